@@ -1,0 +1,1 @@
+"""A Dagster asset graph that turns folders of fruit photos into principal components."""

@@ -1,0 +1,1 @@
+"""The graph: one module per asset, with its configuration, metadata and checks."""

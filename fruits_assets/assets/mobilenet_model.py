@@ -1,0 +1,88 @@
+"""The network that every worker gets."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from fruits_assets.assets.materialization import GROUP, OWNERS, check, code_version, version_name
+from fruits_assets.resources.lake import Lake, derived_data_version
+from fruits_assets.resources.weights import MobileNetWeights
+
+keras_weights = dg.AssetSpec(
+    "keras_weights",
+    description="The weights of FRUITS_WEIGHTS: Keras' ImageNet ones, a .h5 file or the bundled demo. Read only.",
+    group_name=GROUP,
+    kinds={"keras"},
+)
+
+
+@dg.asset(
+    deps=[keras_weights],
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"keras", "tensorflow"},
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "matches_keras",
+            asset="mobilenet_model",
+            description="On a probe batch the flatbuffer gives what Keras gives, within 1e-4.",
+            blocking=True,
+        )
+    ],
+)
+def mobilenet_model(
+    context: dg.AssetExecutionContext, lake: Lake, weights: MobileNetWeights
+) -> dg.MaterializeResult[Any]:
+    """Headless MobileNetV2 as a frozen LiteRT flatbuffer: 224 x 224 RGB pixels in, 1280 features out.
+
+    Workers run this file on one thread each. They need no TensorFlow.
+    """
+    from fruits_assets.mobilenet import convert
+    from fruits_assets.mobilenet.extractor import FLATBUFFER
+
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        lake.new_version("mobilenet_model", version_name(context)) as folder,
+    ):
+        report = convert.convert_in_own_process(weights.source, Path(scratch), context.log.info)
+        for name in (FLATBUFFER, convert.REPORT):
+            (folder / name).write_bytes((Path(scratch) / name).read_bytes())
+        version = lake.publish(
+            "mobilenet_model",
+            folder.name,
+            row_count=report.n_parameters,
+            schema={"images": "uint8[n,224,224,3]", "features": "float32[n,1280]"},
+            data_version=derived_data_version(
+                code_version(context), {}, {"fingerprint": report.fingerprint}
+            ),
+            inputs={},
+            params={"source": weights.source},
+            facts=asdict(report),
+        )
+    return dg.MaterializeResult(
+        metadata={
+            "weights": report.weights,
+            "fingerprint": report.fingerprint,
+            "parameters": report.n_parameters,
+            "size_bytes": report.size_bytes,
+            "max_difference_from_keras": report.max_difference,
+            "keras_version": report.keras_version,
+            "tensorflow_version": report.tensorflow_version,
+            "dagster/uri": dg.MetadataValue.path(f"{version.uri}/{FLATBUFFER}"),
+        },
+        data_version=dg.DataVersion(version.data_version),
+        check_results=[
+            check(
+                "matches_keras",
+                report.max_difference <= convert.MAX_DIFFERENCE,
+                max_difference=report.max_difference,
+                maximum=convert.MAX_DIFFERENCE,
+            )
+        ],
+    )

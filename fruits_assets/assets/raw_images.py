@@ -1,0 +1,146 @@
+"""The photos, checked and packed, without personal metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from fruits_assets.assets.materialization import GROUP, OWNERS, Table, check, run_and_publish
+from fruits_assets.resources.image_source import ImageSource
+from fruits_assets.resources.lake import Lake
+from fruits_assets.resources.spark import SparkRunner
+
+MIN_READABLE_SHARE = 0.95
+MIN_LABELS = 2
+
+TABLE = Table(
+    descriptions={
+        "path": "Path of the image below the source, as the source has it.",
+        "label": "Name of the folder that holds the image.",
+        "content": "The image file, without personal metadata, its pixels as they were.",
+        "width": "Width of the upright image in pixels.",
+        "height": "Height of the upright image in pixels.",
+        "bytes": "Size of `content` in bytes.",
+        "sha256": "SHA-256 of `content`, in hexadecimal.",
+        "modified": "When the source file was last written to, UTC.",
+    },
+    lineage={
+        "path": [("source_images", "path")],
+        "label": [("source_images", "path")],
+        "content": [("source_images", "content")],
+        "width": [("source_images", "content")],
+        "height": [("source_images", "content")],
+        "bytes": [("source_images", "content")],
+        "sha256": [("source_images", "content")],
+        "modified": [("source_images", "modified")],
+    },
+)
+
+source_images = dg.AssetSpec(
+    "source_images",
+    description="The folder or s3:// prefix of FRUITS_IMAGES: `<label>/<file>`, any depth. Not ours: read only.",
+    group_name=GROUP,
+    kinds={"jpeg"},
+)
+
+
+@dg.asset(
+    deps=[source_images],
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"pyspark", "parquet"},
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "readable_share",
+            asset="raw_images",
+            description=f"At least {MIN_READABLE_SHARE:.0%} of the source's images could be read.",
+        ),
+        dg.AssetCheckSpec(
+            "at_least_two_labels",
+            asset="raw_images",
+            description="Images of a single label cannot be told apart.",
+        ),
+        dg.AssetCheckSpec(
+            "no_duplicate_paths",
+            asset="raw_images",
+            description="A path is the key of every table of the graph.",
+            blocking=True,
+        ),
+    ],
+)
+def raw_images(
+    context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake, images: ImageSource
+) -> dg.MaterializeResult[Any]:
+    """The photos of the source in a few Parquet files: decodable, upright, without EXIF, XMP or IPTC.
+
+    Files that are no use go to a quarantine table with the reason, and the run goes on.
+    """
+    from fruits_assets.stages import raw_images as stage
+
+    published = run_and_publish(
+        context,
+        spark,
+        lake,
+        stage.raw_images,
+        [],
+        stage.Params(images.uri),
+        TABLE,
+        told_apart_by=["content_digest"],
+    )
+    return published.result(metadata(images.uri, published.facts), checks(published.facts))
+
+
+def metadata(source: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the UI shows of a materialization."""
+    from fruits_assets.report import plots
+
+    per_label = facts["images_per_label"]
+    return {
+        "source": dg.MetadataValue.path(source),
+        "images_per_label": dg.MetadataValue.table(
+            [dg.TableRecord({"label": label, "images": n}) for label, n in per_label.items()],
+            schema=dg.TableSchema(
+                [dg.TableColumn("label", "string"), dg.TableColumn("images", "int")]
+            ),
+        ),
+        "images_per_label_plot": dg.MetadataValue.md(
+            plots.as_markdown(plots.images_per_label(per_label), "images per label")
+        ),
+        "contact_sheet": dg.MetadataValue.md(
+            plots.as_markdown(plots.contact_sheet(facts["thumbnails"]), "contact sheet", "jpeg")
+        ),
+        "total_bytes": facts["total_bytes"],
+        "stripped_of_personal_metadata": facts["n_stripped"],
+        "quarantined": facts["n_quarantined"],
+        "quarantined_files": dg.MetadataValue.table(
+            [dg.TableRecord(row) for row in facts["quarantined"]],
+            schema=dg.TableSchema(
+                [dg.TableColumn(name, "string") for name in ("path", "label", "reason")]
+            ),
+        ),
+    }
+
+
+def checks(facts: Mapping[str, Any]) -> list[dg.AssetCheckResult]:
+    """The checks, from what the stage found in the table that it wrote."""
+    n_images, n_quarantined = facts["row_count"], facts["n_quarantined"]
+    readable_share = n_images / max(1, n_images + n_quarantined)
+    n_labels = len(facts["images_per_label"])
+    return [
+        check(
+            "readable_share",
+            readable_share >= MIN_READABLE_SHARE,
+            readable_share=readable_share,
+            minimum=MIN_READABLE_SHARE,
+            quarantined=n_quarantined,
+        ),
+        check("at_least_two_labels", n_labels >= MIN_LABELS, labels=n_labels),
+        check(
+            "no_duplicate_paths",
+            facts["n_duplicate_paths"] == 0,
+            duplicates=facts["n_duplicate_paths"],
+        ),
+    ]

@@ -1,0 +1,110 @@
+"""The features on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from fruits_assets.assets.config import checked, config_of
+from fruits_assets.assets.materialization import GROUP, OWNERS, Table, check, run_and_publish
+from fruits_assets.assets.mobilenet_features import mobilenet_features
+from fruits_assets.resources.lake import Lake
+from fruits_assets.resources.spark import SparkRunner
+
+# Scaled values are float32, whose rounding is 6e-8 of a value; sums of many stay well below this.
+TOLERANCE = 1e-4
+
+TABLE = Table(
+    descriptions={
+        "path": "Path of the image below the source.",
+        "label": "Name of the folder that holds the image.",
+        "scaled_features": "The 1280 features with mean 0 and standard deviation 1 (n - 1) over all images.",
+    },
+    lineage={
+        "path": [("mobilenet_features", "path")],
+        "label": [("mobilenet_features", "label")],
+        "scaled_features": [("mobilenet_features", "features")],
+    },
+)
+
+
+class ScalingConfig(dg.Config):
+    """Configuration of `scaled_features`."""
+
+    with_mean: bool = Field(default=True, description="Subtract each feature's mean.")
+    with_std: bool = Field(
+        default=True, description="Divide each feature by its standard deviation."
+    )
+
+
+@dg.asset(
+    deps=[mobilenet_features],
+    config_schema=checked(ScalingConfig),
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"pyspark", "parquet"},
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "means_are_zero",
+            asset="scaled_features",
+            description=f"No feature's mean is further than {TOLERANCE:g} from 0.",
+            blocking=True,
+        ),
+        dg.AssetCheckSpec(
+            "standard_deviations_are_one",
+            asset="scaled_features",
+            description=f"No feature's standard deviation is further than {TOLERANCE:g} from 1, but constant ones.",
+            blocking=True,
+        ),
+    ],
+)
+def scaled_features(
+    context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake
+) -> dg.MaterializeResult[Any]:
+    """The features with mean 0 and standard deviation 1, and the StandardScalerModel that did it.
+
+    Without this, the components would follow whichever features have the largest numbers.
+    """
+    from fruits_assets.stages import scaled_features as stage
+
+    config = config_of(context, ScalingConfig)
+    published = run_and_publish(
+        context,
+        spark,
+        lake,
+        stage.scaled_features,
+        ["mobilenet_features"],
+        stage.Params(config.with_mean, config.with_std),
+        TABLE,
+    )
+    facts = published.facts
+    metadata = {
+        "constant_features": facts["n_constant_features"],
+        "max_abs_mean": facts["max_abs_mean"],
+        "max_abs_std_minus_1": facts["max_abs_std_minus_1"],
+    }
+    return published.result(metadata, checks(facts, config))
+
+
+def checks(facts: Mapping[str, Any], config: ScalingConfig) -> list[dg.AssetCheckResult]:
+    """The checks, from what the stage found in the table that it wrote; of a switched-off scaling none fails."""
+    mean, deviation = facts["max_abs_mean"], facts["max_abs_std_minus_1"]
+    return [
+        check(
+            "means_are_zero",
+            not config.with_mean or mean <= TOLERANCE,
+            max_abs_mean=mean,
+            switched_on=config.with_mean,
+        ),
+        check(
+            "standard_deviations_are_one",
+            not config.with_std or deviation <= TOLERANCE,
+            max_abs_std_minus_1=deviation,
+            constant_features=facts["n_constant_features"],
+            switched_on=config.with_std,
+        ),
+    ]

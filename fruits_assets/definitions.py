@@ -1,0 +1,76 @@
+"""The wiring: settings to resources, and everything that Dagster should know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import dagster as dg
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fruits_assets.assets import (
+    mobilenet_features,
+    mobilenet_model,
+    pca_features_csv,
+    pca_model,
+    raw_images,
+    scaled_features,
+)
+from fruits_assets.jobs import fruits_pipeline, nightly
+from fruits_assets.resources.image_source import ImageSource
+from fruits_assets.resources.lake import Lake
+from fruits_assets.resources.spark import LocalSpark
+from fruits_assets.resources.weights import MobileNetWeights
+from fruits_assets.sensors import source_changed
+
+SAMPLE_IMAGES = Path(__file__).with_name("sample_images")
+
+
+class Settings(BaseSettings):
+    """Environment variables FRUITS_IMAGES, FRUITS_LAKE, FRUITS_SPARK and FRUITS_WEIGHTS; read here only."""
+
+    model_config = SettingsConfigDict(env_prefix="FRUITS_")
+
+    images: str = str(SAMPLE_IMAGES)
+    lake: str = "lake"
+    spark: Literal["local"] = "local"
+    weights: str = ""
+
+    @property
+    def weights_source(self) -> str:
+        """The bundled images go with the bundled weights, photos with those of ImageNet."""
+        default = "demo" if Path(self.images) == SAMPLE_IMAGES else "imagenet"
+        return self.weights or default
+
+
+def resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:
+    """What the assets get, by the names under which they ask for it."""
+    return {
+        "images": ImageSource(uri=settings.images),
+        "lake": Lake(root=settings.lake),
+        "spark": LocalSpark(),
+        "weights": MobileNetWeights(source=settings.weights_source),
+    }
+
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules(
+        [
+            raw_images,
+            mobilenet_model,
+            mobilenet_features,
+            scaled_features,
+            pca_model,
+            pca_features_csv,
+        ]
+    ),
+    jobs=[fruits_pipeline],
+    schedules=[nightly],
+    sensors=[source_changed],
+    resources=resources(Settings()),
+    executor=dg.in_process_executor,
+    # Dagster's own record of every step is in the UI; on the terminal it hides what the steps say.
+    loggers={
+        "console": dg.colored_console_logger.configured({"log_level": "INFO"}, name="console")
+    },
+)

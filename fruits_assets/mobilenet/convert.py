@@ -1,0 +1,178 @@
+"""Keras to a frozen LiteRT flatbuffer, in a process of its own.
+
+TensorFlow brings a gigabyte of memory and a page of start-up messages: both stay in that process.
+`python -m fruits_assets.mobilenet.convert WEIGHTS FOLDER` does it by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fruits_assets.mobilenet.extractor import FLATBUFFER, IMAGE_SIZE, Extractor
+
+if TYPE_CHECKING:
+    import keras
+
+REPORT = "report.json"
+MAX_DIFFERENCE = 1e-4
+_PROBE_IMAGES = 8
+_HEARTBEAT_S = 8.0
+_ERROR_PREFIX = "WeightsError: "
+
+
+class ConversionError(RuntimeError):
+    """The flatbuffer could not be made or does not compute what Keras computes."""
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What is worth knowing about a flatbuffer; `fingerprint` is the SHA-256 of its bytes."""
+
+    weights: str
+    fingerprint: str
+    n_parameters: int
+    size_bytes: int
+    max_difference: float
+    keras_version: str
+    tensorflow_version: str
+
+
+def to_flatbuffer(model: keras.Model) -> bytes:
+    """Convert a headless model to LiteRT: uint8 (n, 224, 224, 3) in, float32 (n, 1280) out.
+
+    The scaling x / 127.5 - 1 becomes part of the graph, so a worker hands over pixels as they are.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    @tf.function(  # type: ignore[untyped-decorator]  # TensorFlow has no type hints
+        input_signature=[tf.TensorSpec([None, IMAGE_SIZE, IMAGE_SIZE, 3], tf.uint8)]
+    )
+    def features(images: tf.Tensor) -> tf.Tensor:
+        return model(tf.cast(images, tf.float32) / 127.5 - 1.0, training=False)
+
+    # A graph with variables converts without a complaint, to 180 KB of zeros.
+    frozen = convert_variables_to_constants_v2(features.get_concrete_function())
+    flatbuffer: bytes = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
+    return flatbuffer
+
+
+def convert(source: str, folder: Path) -> ConversionReport:
+    """Load weights, write the flatbuffer and its report into `folder`, compare it with Keras.
+
+    Raises:
+        WeightsError: see `weights.load`.
+        ConversionError: the two differ by more than 1e-4 on a probe batch, or all features are 0.
+    """
+    print("starting TensorFlow", flush=True)
+    import keras
+    import tensorflow as tf
+
+    from fruits_assets.mobilenet import weights
+
+    print(f"loading the weights '{source}'", flush=True)
+    loaded = weights.load(source)
+    print("converting to a LiteRT flatbuffer", flush=True)
+    flatbuffer = to_flatbuffer(loaded.model)
+    print(f"comparing {_PROBE_IMAGES} probe images with Keras", flush=True)
+    probe = np.random.default_rng(0).integers(
+        0, 256, (_PROBE_IMAGES, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8
+    )
+    expected = np.asarray(loaded.model(probe.astype(np.float32) / 127.5 - 1, training=False))
+    found = Extractor(flatbuffer, batch_size=_PROBE_IMAGES).features(probe)
+    max_difference = float(np.abs(found - expected).max())
+    if not max_difference <= MAX_DIFFERENCE or not found.any():
+        raise ConversionError(
+            f"The flatbuffer of '{source}' differs from Keras by {max_difference:.3g} on a probe batch "
+            f"(at most {MAX_DIFFERENCE:g} allowed), mean feature {found.mean():.3g}"
+        )
+    report = ConversionReport(
+        weights=loaded.description,
+        fingerprint=hashlib.sha256(flatbuffer).hexdigest(),
+        n_parameters=loaded.model.count_params(),
+        size_bytes=len(flatbuffer),
+        max_difference=max_difference,
+        keras_version=keras.__version__,
+        tensorflow_version=tf.__version__,
+    )
+    (folder / FLATBUFFER).write_bytes(flatbuffer)
+    (folder / REPORT).write_text(json.dumps(asdict(report), indent=2))
+    return report
+
+
+def convert_in_own_process(
+    source: str, folder: Path, log: Callable[[str], None]
+) -> ConversionReport:
+    """`convert` in a fresh Python; `log` gets a line per step and one at least every 10 s.
+
+    Raises:
+        WeightsError, ConversionError: as `convert`, with the process' last words.
+    """
+    from fruits_assets.mobilenet.weights import WeightsError
+
+    started = time.monotonic()
+    command = [sys.executable, "-m", "fruits_assets.mobilenet.convert", source, str(folder)]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        assert process.stdout is not None
+        lines = process.stdout
+
+        def forward() -> None:
+            for line in lines:
+                # A download draws its progress bar over itself; its last state is enough.
+                log(line.rstrip().rsplit("\r", 1)[-1])
+
+        reader = threading.Thread(target=forward, daemon=True)
+        reader.start()
+        try:
+            while process.poll() is None:
+                try:
+                    process.wait(_HEARTBEAT_S)
+                except subprocess.TimeoutExpired:
+                    log(f"still at work on the model, {time.monotonic() - started:.0f} s")
+        finally:
+            process.kill()
+            process.wait()
+            reader.join()
+        errors.seek(0)
+        last_words = errors.read()[-4000:].strip()
+    if process.returncode:
+        message = last_words.rsplit(_ERROR_PREFIX, 1)
+        if len(message) == 2:
+            raise WeightsError(message[1])
+        raise ConversionError(f"Converting '{source}' failed:\n{last_words}")
+    return ConversionReport(**json.loads((folder / REPORT).read_text()))
+
+
+def main() -> None:
+    """Command line: weights source and output folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("weights", help="imagenet, demo or the path of a Keras .h5 file")
+    parser.add_argument("folder", type=Path, help=f"gets {FLATBUFFER} and {REPORT}")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    convert(arguments.weights, arguments.folder)
+
+
+if __name__ == "__main__":
+    main()

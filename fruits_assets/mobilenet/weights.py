@@ -1,0 +1,145 @@
+"""Where the network's weights come from: found, verified, loaded into Keras."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fruits_assets.mobilenet.extractor import decode_rgb, model_input
+
+if TYPE_CHECKING:
+    import keras
+
+SAMPLE_IMAGES = Path(__file__).parents[1] / "sample_images"
+IMAGENET, DEMO, UNTRAINED = "imagenet", "demo", "untrained"
+_SEED = 20
+_CALIBRATION_IMAGES_PER_LABEL = 6
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_WAYS_OUT = f"Set FRUITS_WEIGHTS to the path of a MobileNetV2 .h5 file, or to '{DEMO}' for the bundled weights."
+
+
+class WeightsError(ValueError):
+    """No usable weights; the message names the source and the ways out."""
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """A headless Keras model, (n, 224, 224, 3) in -1..1 to (n, 1280), and where its weights are from."""
+
+    model: keras.Model
+    description: str
+
+
+def check_source(source: str) -> None:
+    """Refuse a source that cannot work, without importing TensorFlow.
+
+    Raises:
+        WeightsError: no such name, no such file, or not HDF5.
+    """
+    if source in (IMAGENET, DEMO, UNTRAINED):
+        return
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"Weights '{source}': no such file, and not '{IMAGENET}' or '{DEMO}'. {_WAYS_OUT}"
+        )
+    with path.open("rb") as file:
+        if file.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
+            raise WeightsError(f"Weights '{source}': not an HDF5 file. {_WAYS_OUT}")
+
+
+def load(source: str) -> LoadedWeights:
+    """Load headless MobileNetV2 (alpha 1.0, 224 x 224) with the weights of `source`.
+
+    Args:
+        source: `imagenet`, `demo`, `untrained` or the path of a Keras .h5 weights file, with or
+            without the classifier.
+
+    Raises:
+        WeightsError: the weights are missing, cannot be fetched or are another network's.
+    """
+    check_source(source)
+    if source == IMAGENET:
+        return _imagenet()
+    if source in (DEMO, UNTRAINED):
+        return _untrained()
+    return _from_file(Path(source).expanduser())
+
+
+def _imagenet() -> LoadedWeights:
+    import keras
+
+    # Without a limit, a firewall that swallows packets keeps the run waiting for ever.
+    socket.setdefaulttimeout(60)
+    try:
+        model = keras.applications.MobileNetV2(weights="imagenet", include_top=True)
+    except Exception as error:  # Keras raises a bare Exception for a failed download
+        raise WeightsError(
+            f"The ImageNet weights are not in Keras' cache and could not be fetched: {error}. {_WAYS_OUT}"
+        ) from error
+    return LoadedWeights(_headless(model), f"imagenet (Keras {keras.__version__})")
+
+
+def _from_file(path: Path) -> LoadedWeights:
+    import h5py
+    import keras
+
+    names: list[str] = []
+    with h5py.File(path, "r") as file:
+        file.visit(names.append)
+    has_classifier = any("predictions" in name for name in names)
+    model = keras.applications.MobileNetV2(weights=None, include_top=has_classifier, pooling="avg")
+    try:
+        model.load_weights(path)
+    except Exception as error:  # Keras has no class of its own for a file of another network
+        raise WeightsError(
+            f"Weights '{path}': not those of MobileNetV2 with alpha 1.0 ({error}). {_WAYS_OUT}"
+        ) from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return LoadedWeights(
+        _headless(model) if has_classifier else model, f"{path.name} (SHA-256 {digest[:12]})"
+    )
+
+
+def _untrained() -> LoadedWeights:
+    """Random weights that keep their images apart: seeded, and calibrated on the sample images.
+
+    With batch normalisation at its initial statistics the activations shrink layer by layer to about
+    1e-17, and everything after them is rounding noise.
+    """
+    import keras
+    import numpy as np
+
+    keras.utils.set_random_seed(_SEED)
+    model = _headless(keras.applications.MobileNetV2(weights=None, include_top=True))
+    files = _calibration_files(SAMPLE_IMAGES)
+    inputs = np.stack([model_input(decode_rgb(file.read_bytes())) for file in files])
+    normalisations = [
+        layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    for layer in normalisations:
+        layer.momentum = 0.0  # the moving statistics become those of this one batch
+    model(inputs.astype(np.float32) / 127.5 - 1, training=True)
+    return LoadedWeights(
+        model,
+        f"untrained (seed {_SEED}, batch normalisation calibrated on {len(files)} sample images)",
+    )
+
+
+def _calibration_files(folder: Path) -> Sequence[Path]:
+    files: list[Path] = []
+    for label in sorted(os.listdir(folder)):
+        files += sorted((folder / label).glob("*.jpg"))[:_CALIBRATION_IMAGES_PER_LABEL]
+    return files
+
+
+def _headless(model: keras.Model) -> keras.Model:
+    """Cut the classifier: the output becomes that of the layer before it, (n, 1280)."""
+    import keras
+
+    return keras.Model(model.input, model.layers[-2].output)

@@ -1,0 +1,1 @@
+"""Numbers to pictures, for the metadata of assets."""

@@ -1,0 +1,116 @@
+"""Plots for asset metadata: arrays in, a figure out; `as_markdown` puts it into the UI.
+
+Figures are made without pyplot, whose state is shared by the threads of a process.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from PIL import Image
+
+matplotlib.rcParams["text.parse_math"] = False  # a label may contain dollar signs
+_COLOR = "#2f6f4f"
+_ACCENT = "#d9822b"
+_MAX_BARS = 40
+_MAX_LEGEND = 20
+
+
+def as_markdown(figure: Figure, what: str, file_format: str = "png") -> str:
+    """The figure as an image inside a piece of Markdown."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A label in a script that the font lacks is drawn as boxes, which is no news to anyone.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format=file_format, dpi=100, bbox_inches="tight")
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f"![{what}](data:image/{file_format};base64,{encoded})"
+
+
+def images_per_label(counts: Mapping[str, int]) -> Figure:
+    """Horizontal bars, one per label; of very many labels the most frequent."""
+    shown = dict(sorted(counts.items(), key=lambda item: -item[1])[:_MAX_BARS])
+    figure = Figure(figsize=(7, 1 + 0.28 * len(shown)))
+    axes = figure.subplots()
+    bars = axes.barh(list(shown), list(shown.values()), color=_COLOR)
+    axes.bar_label(bars, padding=3)
+    axes.invert_yaxis()
+    axes.set_xlabel("images")
+    left_out = len(counts) - len(shown)
+    axes.set_title("Images per label" + (f" ({left_out} labels not shown)" if left_out else ""))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def contact_sheet(thumbnails: Mapping[str, Sequence[str]]) -> Figure:
+    """A row of small pictures, base64 JPEG, for each label."""
+    n_columns = max(map(len, thumbnails.values()))
+    figure = Figure(figsize=(1.6 + 0.85 * n_columns, 0.85 * len(thumbnails)))
+    grid = figure.subplots(len(thumbnails), n_columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, (label, pictures) in zip(grid, thumbnails.items(), strict=True):
+        row[0].text(-0.15, 0.5, label, ha="right", va="center", transform=row[0].transAxes)
+        for axes, picture in zip(row, pictures, strict=False):
+            axes.imshow(Image.open(io.BytesIO(base64.b64decode(picture))))
+    figure.subplots_adjust(wspace=0.05, hspace=0.05)
+    return figure
+
+
+def histogram(values: ArrayLike, xlabel: str, title: str) -> Figure:
+    """Counts of values in 50 bins."""
+    figure = Figure(figsize=(7, 3))
+    axes = figure.subplots()
+    axes.hist(np.asarray(values), bins=50, color=_COLOR)
+    axes.set(xlabel=xlabel, ylabel="features", title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def explained_variance(ratios: Sequence[float], n_components: int) -> Figure:
+    """Scree plot: the share of each component, (rank,), and how the shares add up."""
+    figure = Figure(figsize=(7, 3.6))
+    axes = figure.subplots()
+    numbers = np.arange(1, len(ratios) + 1)
+    axes.bar(numbers, 100 * np.asarray(ratios), color=_COLOR, width=1.0)
+    axes.set(xlabel="component", ylabel="explained variance (%)")
+    axes.set_xlim(0.5, min(len(ratios), 2 * n_components) + 0.5)
+    cumulative = axes.twinx()
+    cumulative.plot(numbers, 100 * np.cumsum(ratios), color=_ACCENT)
+    cumulative.set_ylabel("cumulative (%)", color=_ACCENT)
+    cumulative.set_ylim(0, 104)
+    axes.axvline(n_components + 0.5, color="grey", linestyle="--", linewidth=1)
+    kept = 100 * float(np.sum(ratios[:n_components]))
+    axes.set_title(f"{n_components} components explain {kept:.1f} % of the variance")
+    return figure
+
+
+def scatter(points: Sequence[tuple[str, float, float]], ratios: Sequence[float]) -> Figure:
+    """Label, PC1 and PC2 of images, a colour and a mark per label."""
+    figure = Figure(figsize=(7, 5))
+    axes = figure.subplots()
+    labels = sorted({label for label, _, _ in points})
+    colors = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for i, label in enumerate(labels):
+        coordinates = np.array([(x, y) for of, x, y in points if of == label])
+        axes.scatter(
+            *coordinates.T,
+            s=22,
+            alpha=0.8,
+            label=label if i < _MAX_LEGEND else None,
+            color=colors[i % len(colors)],
+            marker="osD^vP*X"[i // len(colors) % 8],
+        )
+    axes.set_xlabel(f"PC1 ({100 * ratios[0]:.1f} % of the variance)")
+    axes.set_ylabel(f"PC2 ({100 * ratios[1]:.1f} %)" if len(ratios) > 1 else "no second component")
+    axes.set_title("Images on their first two components")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -1,0 +1,20 @@
+"""Which weights the network has."""
+
+from __future__ import annotations
+
+import dagster as dg
+from pydantic import Field
+
+
+class MobileNetWeights(dg.ConfigurableResource):
+    """The source of MobileNetV2's weights."""
+
+    source: str = Field(
+        description="imagenet (downloaded and cached by Keras), demo (bundled) or a path to a .h5 file."
+    )
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Refuse weights that are not there before a run does any work."""
+        from fruits_assets.mobilenet.weights import check_source
+
+        check_source(self.source)

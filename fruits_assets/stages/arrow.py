@@ -1,0 +1,44 @@
+"""Between Arrow batches and NumPy matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import SparkSession
+
+_MAX_RECORDS = "spark.sql.execution.arrow.maxRecordsPerBatch"
+
+
+@contextmanager
+def arrow_batches_of(spark: SparkSession, n_rows: int) -> Iterator[None]:
+    """While this lasts, workers get at most so many rows at once: what bounds their memory."""
+    before = spark.conf.get(_MAX_RECORDS)
+    spark.conf.set(_MAX_RECORDS, str(n_rows))
+    try:
+        yield
+    finally:
+        spark.conf.set(_MAX_RECORDS, str(before))
+
+
+def matrix(column: pa.Array, n_columns: int) -> NDArray[np.float64]:
+    """A column of arrays of equal length as a (n_rows, n_columns) matrix.
+
+    Raises:
+        ValueError: some array is missing or has another length.
+    """
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    lengths = column.value_lengths()
+    if column.null_count or any(length.as_py() != n_columns for length in lengths.unique()):
+        raise ValueError(f"arrays of {n_columns} values expected, found lengths {lengths.unique()}")
+    return values.reshape(len(column), n_columns).astype(np.float64)
+
+
+def fixed_length_arrays(values: NDArray[np.float32] | NDArray[np.float64]) -> pa.ListArray:
+    """The rows of a matrix as a column of arrays, without a copy of its values."""
+    n_rows, n_columns = values.shape
+    offsets = np.arange(0, (n_rows + 1) * n_columns, n_columns, dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1)))

@@ -1,0 +1,174 @@
+"""Run the network over every image: 1280 features each."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+from pyspark import Accumulator, Broadcast
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from fruits_assets.mobilenet.extractor import (
+    FLATBUFFER,
+    N_FEATURES,
+    decoded_inputs,
+    worker_extractor,
+)
+from fruits_assets.stages import raw_images
+from fruits_assets.stages.arrow import arrow_batches_of, fixed_length_arrays, matrix
+from fruits_assets.stages.progress import progress
+from fruits_assets.stages.stage import StageInputError, StageResult, column_types
+
+FEATURES = "features.parquet"
+FEATURES_SCHEMA = "path string, label string, features array<float>"
+_SUMMARY_SCHEMA = (
+    "n_rows long, n_sound long, n_wrong_length long, n_not_finite long, n_zeros long, sums binary"
+)
+
+_TASKS_PER_CORE = 16
+_MIN_IMAGES_PER_TASK, _MAX_IMAGES_PER_TASK = 32, 2048
+_BATCH_BYTES = 8 * 1024**2
+_MAX_IMAGES_PER_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Params:
+    """`fingerprint`: SHA-256 of the flatbuffer; `batch_size`: images per call of the interpreter."""
+
+    fingerprint: str
+    batch_size: int
+
+
+def mobilenet_features(
+    spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params
+) -> StageResult:
+    """Write `features.parquet`: path, label, features array<float>[1280].
+
+    Args:
+        inputs: `raw_images` and `mobilenet_model`, their folders.
+
+    Raises:
+        StageInputError: the flatbuffer is not the one of the fingerprint.
+    """
+    flatbuffer = _verified_flatbuffer(
+        f"{inputs['mobilenet_model']}/{FLATBUFFER}", params.fingerprint
+    )
+    images = spark.read.parquet(f"{inputs['raw_images']}/{raw_images.IMAGES}")
+    size = images.agg(F.count("*").alias("count"), F.mean("bytes").alias("mean_bytes")).first()
+    assert size is not None
+    n_images = size["count"]
+    network = spark.sparkContext.broadcast(flatbuffer)
+    images_per_batch = max(1, min(_MAX_IMAGES_PER_BATCH, int(_BATCH_BYTES / size["mean_bytes"])))
+    started = time.monotonic()
+    try:
+        with (
+            progress(spark, "extracting features", n_images) as done,
+            arrow_batches_of(spark, images_per_batch),
+        ):
+            (
+                images.select("path", "label", "content")
+                .repartition(_n_tasks(n_images, spark.sparkContext.defaultParallelism))
+                .mapInArrow(_extract(network, params.batch_size, done), FEATURES_SCHEMA)
+                .write.parquet(f"{output}/{FEATURES}")
+            )
+    finally:
+        network.destroy()
+    seconds = time.monotonic() - started
+    features = spark.read.parquet(f"{output}/{FEATURES}")
+    facts = describe_features(features, images)
+    return StageResult(
+        row_count=facts["row_count"],
+        schema=column_types(features),
+        metadata={
+            **facts,
+            "fingerprint": params.fingerprint,
+            "seconds": seconds,
+            "images_per_s": n_images / seconds,
+        },
+    )
+
+
+def describe_features(features: DataFrame, images: DataFrame) -> dict[str, Any]:
+    """Compare a features table with the images it is of, and summarise its values.
+
+    `n_missing` and `n_unexpected` count paths on one side only, `n_duplicates` repeated ones;
+    `sparsity` is the share of zeros among the values of well-formed rows, `feature_means` has one value
+    per feature.
+    """
+    parts = features.select("features").mapInArrow(_summarise, _SUMMARY_SCHEMA).collect()
+    n_sound = sum(part["n_sound"] for part in parts)
+    sums = sum((np.frombuffer(part["sums"]) for part in parts), np.zeros(N_FEATURES))
+    row_count = sum(part["n_rows"] for part in parts)
+    return {
+        "row_count": row_count,
+        "n_duplicates": row_count - features.select("path").distinct().count(),
+        "n_wrong_length": sum(part["n_wrong_length"] for part in parts),
+        "n_not_finite": sum(part["n_not_finite"] for part in parts),
+        "n_missing": images.join(features, "path", how="left_anti").count(),
+        "n_unexpected": features.join(images, "path", how="left_anti").count(),
+        "sparsity": sum(part["n_zeros"] for part in parts) / max(1, n_sound * N_FEATURES),
+        "feature_means": (sums / max(1, n_sound)).tolist(),
+    }
+
+
+def _summarise(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        column = batch["features"]
+        lengths = column.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
+        values = matrix(column.filter(pa.array(lengths == N_FEATURES)), N_FEATURES)
+        is_finite = np.isfinite(values).all(axis=1)
+        sound = values[is_finite]
+        summary = {
+            "n_rows": len(column),
+            "n_sound": len(sound),
+            "n_wrong_length": int((lengths != N_FEATURES).sum()),
+            "n_not_finite": int((~is_finite).sum()),
+            "n_zeros": int((sound == 0).sum()),
+            "sums": sound.sum(axis=0).tobytes(),
+        }
+        yield pa.RecordBatch.from_pylist([summary])
+
+
+def _verified_flatbuffer(uri: str, fingerprint: str) -> bytes:
+    with fsspec.open(uri, "rb") as file:
+        flatbuffer: bytes = file.read()
+    found = hashlib.sha256(flatbuffer).hexdigest()
+    if found != fingerprint:
+        raise StageInputError(
+            f"The network at '{uri}' has SHA-256 {found[:12]}..., not {fingerprint[:12]}... as "
+            "published. Materialize mobilenet_model again."
+        )
+    return flatbuffer
+
+
+def _n_tasks(n_images: int, n_cores: int) -> int:
+    """Enough tasks to keep all cores busy to the end, each long enough to be worth its start."""
+    per_task = math.ceil(n_images / (n_cores * _TASKS_PER_CORE))
+    per_task = min(max(per_task, _MIN_IMAGES_PER_TASK), _MAX_IMAGES_PER_TASK)
+    return max(1, math.ceil(n_images / per_task))
+
+
+def _extract(
+    network: Broadcast[bytes], batch_size: int, done: Accumulator[int]
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def extract(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        extractor = worker_extractor(network.value, batch_size)
+        for batch in batches:
+            paths = batch["path"].to_pylist()
+            contents = (value.as_py() for value in batch["content"])
+            features = extractor.features(decoded_inputs(paths, contents))
+            yield pa.RecordBatch.from_arrays(
+                [batch["path"], batch["label"], fixed_length_arrays(features)],
+                ["path", "label", "features"],
+            )
+            done.add(batch.num_rows)
+
+    return extract

@@ -1,0 +1,122 @@
+"""Mean, variance and covariance of wide columns in one distributed pass, numerically safe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark import Accumulator
+from pyspark.sql import DataFrame
+
+from fruits_assets.stages.arrow import matrix
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of n rows with d values: `mean` (d,) and the sums of products of deviations from it.
+
+    `scatter` is (d, d) if the covariance is wanted, else its diagonal only, (d,).
+    """
+
+    count: int
+    mean: Matrix
+    scatter: Matrix
+
+    @property
+    def std(self) -> Matrix:
+        """Standard deviations with n - 1, (d,); exactly 0 for a constant column."""
+        squares = self.scatter if self.scatter.ndim == 1 else self.scatter.diagonal()
+        return np.sqrt(squares / max(1, self.count - 1))
+
+    @property
+    def covariance(self) -> Matrix:
+        """Covariance with n - 1, (d, d)."""
+        return self.scatter / (self.count - 1)
+
+
+def moments_of(rows: Matrix, full: bool) -> Moments:
+    """Moments of a (n, d) matrix, n >= 1.
+
+    Deviations are taken from the first row before the mean is: a column of large, nearly equal numbers
+    keeps its variance, and a constant one has exactly none.
+    """
+    shifted = rows - rows[0]
+    shift_mean = shifted.mean(axis=0)
+    shifted -= shift_mean
+    scatter = shifted.T @ shifted if full else np.einsum("ij,ij->j", shifted, shifted)
+    return Moments(len(rows), rows[0] + shift_mean, scatter)
+
+
+def merge(left: Moments, right: Moments) -> Moments:
+    """Moments of two sets of rows together (Chan, Golub and LeVeque 1979, equations 2.1)."""
+    count = left.count + right.count
+    if not left.count or not right.count:
+        return left if left.count else right
+    delta = right.mean - left.mean
+    weight = left.count * right.count / count
+    between = np.outer(delta, delta) if left.scatter.ndim == 2 else delta * delta
+    return Moments(
+        count,
+        left.mean + delta * (right.count / count),
+        left.scatter + right.scatter + weight * between,
+    )
+
+
+def column_moments(
+    table: DataFrame,
+    column: str,
+    n_columns: int,
+    full: bool = False,
+    done: Accumulator[int] | None = None,
+) -> Moments:
+    """Moments of a column of arrays: one pass, partial results merged as a tree.
+
+    Args:
+        table: has `column`, array<float> or array<double> of length `n_columns`.
+        full: the whole covariance rather than the variances.
+        done: gets the number of rows as they are read.
+
+    Memory: a (d, d) matrix of float64 per task and on the driver if `full`, else a few vectors.
+    """
+    partial = table.select(column).mapInArrow(
+        _partial_moments(column, n_columns, full, done),
+        "count long, mean binary, scatter binary",
+    )
+
+    def from_row(row: tuple[int, bytes, bytes]) -> Moments:
+        count, mean, scatter = row
+        shape = (n_columns, n_columns) if full else (n_columns,)
+        return Moments(count, np.frombuffer(mean), np.frombuffer(scatter).reshape(shape))
+
+    none = Moments(0, np.zeros(n_columns), np.zeros(n_columns))
+    parts = partial.rdd.map(lambda row: from_row(tuple(row)))
+    return parts.treeAggregate(none, merge, merge)
+
+
+def _partial_moments(
+    column: str, n_columns: int, full: bool, done: Accumulator[int] | None
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def partial_moments(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        total: Moments | None = None
+        for batch in batches:
+            if not batch.num_rows:
+                continue
+            moments = moments_of(matrix(batch[column], n_columns), full)
+            total = merge(total, moments) if total else moments
+            if done is not None:
+                done.add(batch.num_rows)
+        if total:
+            yield pa.RecordBatch.from_pydict(
+                {
+                    "count": [total.count],
+                    "mean": [total.mean.tobytes()],
+                    "scatter": [total.scatter.tobytes()],
+                }
+            )
+
+    return partial_moments

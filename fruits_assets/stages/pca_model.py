@@ -1,0 +1,138 @@
+"""Principal component analysis of the scaled features: one distributed pass and one eigendecomposition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pyspark.ml.feature import PCAModel
+from pyspark.sql import SparkSession
+
+from fruits_assets.mobilenet.extractor import N_FEATURES
+from fruits_assets.stages import ml_models, scaled_features
+from fruits_assets.stages.moments import Matrix, Moments, column_moments
+from fruits_assets.stages.progress import progress
+from fruits_assets.stages.stage import StageInputError, StageResult
+
+MODEL = "pca_model"
+VARIANCE_LEVELS = (0.80, 0.90, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class Params:
+    """Either how many components, or the share of the variance (0 to 1) that they have to explain."""
+
+    n_components: int | None
+    target_variance: float | None
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """All principal components that the data has, by falling variance.
+
+    `components` is (n_features, rank), each a column of length 1; `explained_variance_ratio` (rank,)
+    adds up to 1.
+    """
+
+    components: Matrix
+    explained_variance_ratio: Matrix
+
+
+def pca_model(
+    spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params
+) -> StageResult:
+    """Fit and save a Spark ML PCAModel over the scaled features.
+
+    Where the data spans fewer dimensions than asked for, the model has as many components as there are.
+
+    Args:
+        inputs: `scaled_features`, its folder.
+
+    Raises:
+        StageInputError: fewer than two images, or all images have the same features.
+    """
+    uri = f"{inputs['scaled_features']}/{scaled_features.SCALED_FEATURES}"
+    scaled = spark.read.parquet(uri)
+    n_images = scaled.count()
+    if n_images < 2:
+        raise StageInputError(f"{n_images} image(s) have no covariance: at least 2 needed.")
+    with progress(spark, "computing the covariance", n_images) as done:
+        moments = column_moments(scaled, "scaled_features", N_FEATURES, full=True, done=done)
+    decomposition = decompose(moments)
+    ratios = decomposition.explained_variance_ratio
+    n_components = choose_n_components(ratios, params)
+    model = ml_models.pca_model(
+        spark, decomposition.components[:, :n_components], ratios[:n_components]
+    )
+    model.save(f"{output}/{MODEL}")
+    return StageResult(
+        row_count=n_components,
+        schema={"pc": "matrix", "explainedVariance": "vector"},
+        metadata={
+            **describe_model(PCAModel.load(f"{output}/{MODEL}")),
+            "n_images": n_images,
+            "rank": len(ratios),
+            "all_explained_variance_ratios": ratios.tolist(),
+            "n_components_for": {
+                f"{level:.0%}": components_for(ratios, level) for level in VARIANCE_LEVELS
+            },
+        },
+    )
+
+
+def decompose(moments: Moments) -> Decomposition:
+    """Eigenvectors and -values of the covariance, without the directions in which there is none.
+
+    The sign of an eigenvector is arbitrary: here its entry of largest magnitude is positive, so that
+    another partitioning of the data gives the same components.
+
+    Raises:
+        StageInputError: the covariance is zero.
+    """
+    variances, components = np.linalg.eigh(moments.covariance)
+    variances, components = variances[::-1], components[:, ::-1]
+    # The bound below which an eigenvalue is rounding error, as in numpy.linalg.matrix_rank.
+    noise = variances[0] * len(variances) * np.finfo(np.float64).eps
+    rank = min(int((variances > noise).sum()), moments.count - 1)
+    if not rank:
+        raise StageInputError(
+            "All images have the same features, so there is no component to find. "
+            "Check that the source holds different images."
+        )
+    variances, components = variances[:rank], components[:, :rank]
+    largest = np.abs(components).argmax(axis=0)
+    components = components * np.sign(components[largest, np.arange(rank)])
+    return Decomposition(components, variances / variances.sum())
+
+
+def choose_n_components(explained_variance_ratio: Matrix, params: Params) -> int:
+    """As many as asked for and there are, or the fewest that explain the target."""
+    if params.target_variance is not None:
+        return components_for(explained_variance_ratio, params.target_variance)
+    assert params.n_components is not None
+    return min(params.n_components, len(explained_variance_ratio))
+
+
+def components_for(explained_variance_ratio: Matrix, level: float) -> int:
+    """The fewest components that together explain at least this share, 0 to 1, of the variance."""
+    # Ratios add up to 1 but for rounding: 100 % must not ask for a component more than there is.
+    reached = np.cumsum(explained_variance_ratio) >= level - 1e-12
+    return int(reached.argmax()) + 1 if reached.any() else len(explained_variance_ratio)
+
+
+def describe_model(model: PCAModel) -> dict[str, Any]:
+    """What a saved model explains, and how far its components are from orthonormal.
+
+    `max_abs_gram_minus_identity` is the largest entry of |C'C - I| for components C.
+    """
+    components = model.pc.toArray()
+    gram = components.T @ components
+    ratios = model.explainedVariance.toArray()
+    return {
+        "n_components": components.shape[1],
+        "explained_variance_ratio": ratios.tolist(),
+        "total_explained_variance": float(ratios.sum()),
+        "max_abs_gram_minus_identity": float(np.abs(gram - np.eye(len(gram))).max()),
+    }
