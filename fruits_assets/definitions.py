@@ -69,8 +69,4 @@ defs = dg.Definitions(
     sensors=[source_changed],
     resources=resources(Settings()),
     executor=dg.in_process_executor,
-    # Dagster's own record of every step is in the UI; on the terminal it hides what the steps say.
-    loggers={
-        "console": dg.colored_console_logger.configured({"log_level": "INFO"}, name="console")
-    },
 )

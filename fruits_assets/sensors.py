@@ -11,9 +11,7 @@ from fruits_assets.resources.image_source import ImageSource
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.STOPPED,
 )
-def source_changed(
-    context: dg.SensorEvaluationContext, images: ImageSource
-) -> dg.RunRequest | dg.SkipReason:
+def source_changed(context: dg.SensorEvaluationContext, images: ImageSource) -> dg.RunRequest | dg.SkipReason:
     """Requests a run when files were added to, removed from or changed in the image source. Off until switched on."""
     fingerprint = images.fingerprint()
     if fingerprint == context.cursor:

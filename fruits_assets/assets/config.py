@@ -25,7 +25,7 @@ class CheckedConfig(dg.Shape):
         return instance
 
     def __init__(self, model: type[dg.Config]) -> None:
-        super().__init__(model.to_fields_dict())
+        super().__init__(model.to_fields_dict())  # type: ignore[no-untyped-call]
         self._model = model
 
     def post_process(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class CheckedConfig(dg.Shape):
 
 def checked(model: type[dg.Config]) -> dg.Field:
     """For `config_schema=` of an asset; its body calls `config_of` with the same class."""
-    return dg.Field(CheckedConfig(model), is_required=False)
+    return dg.Field(CheckedConfig(model))
 
 
 def config_of(context: dg.AssetExecutionContext, model: type[AssetConfig]) -> AssetConfig:

@@ -32,10 +32,7 @@ class Table:
     def schema(self, types: Mapping[str, str]) -> dg.TableSchema:
         """For the UI; columns without a description of their own go without."""
         return dg.TableSchema(
-            [
-                dg.TableColumn(name, kind, self.descriptions.get(name))
-                for name, kind in types.items()
-            ]
+            [dg.TableColumn(name, kind, self.descriptions.get(name)) for name, kind in types.items()]
         )
 
     def column_lineage(self, columns: Iterable[str]) -> dg.TableColumnLineage:
@@ -61,7 +58,7 @@ class Published:
 
     def result(
         self, metadata: Mapping[str, Any], checks: Sequence[dg.AssetCheckResult]
-    ) -> dg.MaterializeResult[Any]:
+    ) -> dg.MaterializeResult:
         """The asset's return value."""
         return dg.MaterializeResult(
             metadata={**metadata, **self.metadata},

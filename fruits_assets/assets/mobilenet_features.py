@@ -1,7 +1,5 @@
 """What the network sees in every photo."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,7 +67,7 @@ class FeaturesConfig(dg.Config):
 )
 def mobilenet_features(
     context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake
-) -> dg.MaterializeResult[Any]:
+) -> dg.MaterializeResult:
     """1280 features of every photo, by MobileNetV2 without its classifier.
 
     Each worker decodes, resizes to 224 x 224 (bicubic) and runs the broadcast flatbuffer.
@@ -88,9 +86,7 @@ def mobilenet_features(
         TABLE,
         told_apart_by=["fingerprint"],
     )
-    return published.result(
-        metadata(published.facts, str(network.facts["weights"])), checks(published.facts)
-    )
+    return published.result(metadata(published.facts, str(network.facts["weights"])), checks(published.facts))
 
 
 def metadata(facts: Mapping[str, Any], weights: str) -> dict[str, Any]:
@@ -106,9 +102,7 @@ def metadata(facts: Mapping[str, Any], weights: str) -> dict[str, Any]:
         "sparsity": facts["sparsity"],
         "feature_means": dg.MetadataValue.md(
             plots.as_markdown(
-                plots.histogram(
-                    facts["feature_means"], "mean over the images", "Means of the 1280 features"
-                ),
+                plots.histogram(facts["feature_means"], "mean over the images", "Means of the 1280 features"),
                 "histogram of feature means",
             )
         ),

@@ -1,7 +1,5 @@
 """The network that every worker gets."""
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +36,7 @@ keras_weights = dg.AssetSpec(
 )
 def mobilenet_model(
     context: dg.AssetExecutionContext, lake: Lake, weights: MobileNetWeights
-) -> dg.MaterializeResult[Any]:
+) -> dg.MaterializeResult:
     """Headless MobileNetV2 as a frozen LiteRT flatbuffer: 224 x 224 RGB pixels in, 1280 features out.
 
     Workers run this file on one thread each. They need no TensorFlow.
@@ -58,9 +56,7 @@ def mobilenet_model(
             folder.name,
             row_count=report.n_parameters,
             schema={"images": "uint8[n,224,224,3]", "features": "float32[n,1280]"},
-            data_version=derived_data_version(
-                code_version(context), {}, {"fingerprint": report.fingerprint}
-            ),
+            data_version=derived_data_version(code_version(context), {}, {"fingerprint": report.fingerprint}),
             inputs={},
             params={"source": weights.source},
             facts=asdict(report),

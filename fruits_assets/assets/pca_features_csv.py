@@ -1,7 +1,5 @@
 """The result: a matrix of principal components per photo."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
@@ -80,7 +78,7 @@ class CsvConfig(dg.Config):
 )
 def pca_features_csv(
     context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake
-) -> dg.MaterializeResult[Any]:
+) -> dg.MaterializeResult:
     """`results.csv` and `results.parquet`: path, label and principal components of every photo.
 
     Both are in the asset's folder of the lake, where the file is always a complete one.

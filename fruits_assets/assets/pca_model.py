@@ -1,10 +1,8 @@
 """The principal components."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 from pydantic import Field, model_validator
@@ -51,7 +49,7 @@ class PcaConfig(dg.Config):
     )
 
     @model_validator(mode="after")
-    def _one_of_the_two(self) -> PcaConfig:
+    def _one_of_the_two(self) -> Self:
         if self.n_components is not None and self.target_variance is not None:
             raise ValueError(
                 f"n_components = {self.n_components} and target_variance = {self.target_variance} "
@@ -81,9 +79,7 @@ class PcaConfig(dg.Config):
         ),
     ],
 )
-def pca_model(
-    context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake
-) -> dg.MaterializeResult[Any]:
+def pca_model(context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake) -> dg.MaterializeResult:
     """A Spark ML PCAModel over the scaled features, by falling variance, the same at every run.
 
     `PCAModel.load` opens it anywhere.
@@ -104,9 +100,7 @@ def pca_model(
         TABLE,
         told_apart_by=["n_components"],
     )
-    return published.result(
-        metadata(published.facts, n_components), checks(published.facts, config)
-    )
+    return published.result(metadata(published.facts, n_components), checks(published.facts, config))
 
 
 def metadata(facts: Mapping[str, Any], asked_for: int | None) -> dict[str, Any]:
@@ -125,9 +119,7 @@ def metadata(facts: Mapping[str, Any], asked_for: int | None) -> dict[str, Any]:
         ),
         "components": dg.MetadataValue.table(
             [
-                dg.TableRecord(
-                    {"component": i, "explained_variance_ratio": ratio, "cumulative": cumulative}
-                )
+                dg.TableRecord({"component": i, "explained_variance_ratio": ratio, "cumulative": cumulative})
                 for i, (ratio, cumulative) in enumerate(
                     zip(ratios, itertools.accumulate(ratios), strict=True), start=1
                 )

@@ -1,7 +1,5 @@
 """The photos, checked and packed, without personal metadata."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,7 +71,7 @@ source_images = dg.AssetSpec(
 )
 def raw_images(
     context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake, images: ImageSource
-) -> dg.MaterializeResult[Any]:
+) -> dg.MaterializeResult:
     """The photos of the source in a few Parquet files: decodable, upright, without EXIF, XMP or IPTC.
 
     Files that are no use go to a quarantine table with the reason, and the run goes on.
@@ -102,9 +100,7 @@ def metadata(source: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         "source": dg.MetadataValue.path(source),
         "images_per_label": dg.MetadataValue.table(
             [dg.TableRecord({"label": label, "images": n}) for label, n in per_label.items()],
-            schema=dg.TableSchema(
-                [dg.TableColumn("label", "string"), dg.TableColumn("images", "int")]
-            ),
+            schema=dg.TableSchema([dg.TableColumn("label", "string"), dg.TableColumn("images", "int")]),
         ),
         "images_per_label_plot": dg.MetadataValue.md(
             plots.as_markdown(plots.images_per_label(per_label), "images per label")
@@ -117,9 +113,7 @@ def metadata(source: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         "quarantined": facts["n_quarantined"],
         "quarantined_files": dg.MetadataValue.table(
             [dg.TableRecord(row) for row in facts["quarantined"]],
-            schema=dg.TableSchema(
-                [dg.TableColumn(name, "string") for name in ("path", "label", "reason")]
-            ),
+            schema=dg.TableSchema([dg.TableColumn(name, "string") for name in ("path", "label", "reason")]),
         ),
     }
 

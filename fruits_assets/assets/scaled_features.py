@@ -1,7 +1,5 @@
 """The features on one scale."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,9 +33,7 @@ class ScalingConfig(dg.Config):
     """Configuration of `scaled_features`."""
 
     with_mean: bool = Field(default=True, description="Subtract each feature's mean.")
-    with_std: bool = Field(
-        default=True, description="Divide each feature by its standard deviation."
-    )
+    with_std: bool = Field(default=True, description="Divide each feature by its standard deviation.")
 
 
 @dg.asset(
@@ -64,7 +60,7 @@ class ScalingConfig(dg.Config):
 )
 def scaled_features(
     context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake
-) -> dg.MaterializeResult[Any]:
+) -> dg.MaterializeResult:
     """The features with mean 0 and standard deviation 1, and the StandardScalerModel that did it.
 
     Without this, the components would follow whichever features have the largest numbers.

@@ -89,9 +89,7 @@ def convert(source: str, folder: Path) -> ConversionReport:
     print("converting to a LiteRT flatbuffer", flush=True)
     flatbuffer = to_flatbuffer(loaded.model)
     print(f"comparing {_PROBE_IMAGES} probe images with Keras", flush=True)
-    probe = np.random.default_rng(0).integers(
-        0, 256, (_PROBE_IMAGES, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8
-    )
+    probe = np.random.default_rng(0).integers(0, 256, (_PROBE_IMAGES, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     expected = np.asarray(loaded.model(probe.astype(np.float32) / 127.5 - 1, training=False))
     found = Extractor(flatbuffer, batch_size=_PROBE_IMAGES).features(probe)
     max_difference = float(np.abs(found - expected).max())
@@ -114,9 +112,7 @@ def convert(source: str, folder: Path) -> ConversionReport:
     return report
 
 
-def convert_in_own_process(
-    source: str, folder: Path, log: Callable[[str], None]
-) -> ConversionReport:
+def convert_in_own_process(source: str, folder: Path, log: Callable[[str], None]) -> ConversionReport:
     """`convert` in a fresh Python; `log` gets a line per step and one at least every 10 s.
 
     Raises:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 IMAGE_SIZE = 224
 N_FEATURES = 1280
@@ -54,16 +54,14 @@ def decode_rgb(content: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise UnusableImageError(
-                    f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}"
-                )
+                raise UnusableImageError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
             image.load()
             return _upright(_to_rgb(image), orientation(image))
     except UnusableImageError:
         raise
     except Image.DecompressionBombError as error:
         raise UnusableImageError(f"more than {MAX_PIXELS:,} pixels: {error}") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise UnusableImageError(f"not an image ({len(content):,} bytes)") from error
     except Exception as error:  # Pillow's decoders raise whatever the damage happens to hit
         raise UnusableImageError(f"damaged image: {type(error).__name__}: {error}") from error

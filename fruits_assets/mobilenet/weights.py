@@ -20,7 +20,9 @@ IMAGENET, DEMO, UNTRAINED = "imagenet", "demo", "untrained"
 _SEED = 20
 _CALIBRATION_IMAGES_PER_LABEL = 6
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_WAYS_OUT = f"Set FRUITS_WEIGHTS to the path of a MobileNetV2 .h5 file, or to '{DEMO}' for the bundled weights."
+_WAYS_OUT = (
+    f"Set FRUITS_WEIGHTS to the path of a MobileNetV2 .h5 file, or to '{DEMO}' for the bundled weights."
+)
 
 
 class WeightsError(ValueError):
@@ -45,9 +47,7 @@ def check_source(source: str) -> None:
         return
     path = Path(source).expanduser()
     if not path.is_file():
-        raise WeightsError(
-            f"Weights '{source}': no such file, and not '{IMAGENET}' or '{DEMO}'. {_WAYS_OUT}"
-        )
+        raise WeightsError(f"Weights '{source}': no such file, and not '{IMAGENET}' or '{DEMO}'. {_WAYS_OUT}")
     with path.open("rb") as file:
         if file.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
             raise WeightsError(f"Weights '{source}': not an HDF5 file. {_WAYS_OUT}")
@@ -119,9 +119,7 @@ def _untrained() -> LoadedWeights:
     model = _headless(keras.applications.MobileNetV2(weights=None, include_top=True))
     files = _calibration_files(SAMPLE_IMAGES)
     inputs = np.stack([model_input(decode_rgb(file.read_bytes())) for file in files])
-    normalisations = [
-        layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    normalisations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in normalisations:
         layer.momentum = 0.0  # the moving statistics become those of this one batch
     model(inputs.astype(np.float32) / 127.5 - 1, training=True)

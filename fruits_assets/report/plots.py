@@ -101,7 +101,8 @@ def scatter(points: Sequence[tuple[str, float, float]], ratios: Sequence[float])
     for i, label in enumerate(labels):
         coordinates = np.array([(x, y) for of, x, y in points if of == label])
         axes.scatter(
-            *coordinates.T,
+            coordinates[:, 0],
+            coordinates[:, 1],
             s=22,
             alpha=0.8,
             label=label if i < _MAX_LEGEND else None,

@@ -212,11 +212,11 @@ def _write_whole(target: UPath, content: bytes) -> None:
         target.write_bytes(content)
         return
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    with open(temporary, "wb") as file:
+    with open(temporary.path, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, target)
+    os.replace(temporary.path, target.path)
 
 
 def _copy_whole(source: UPath, target: UPath) -> None:
@@ -224,8 +224,8 @@ def _copy_whole(source: UPath, target: UPath) -> None:
         target.fs.copy(source.path, target.path)
         return
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+    shutil.copyfile(source.path, temporary.path)
+    os.replace(temporary.path, target.path)
 
 
 def _remove(folder: UPath) -> None:

@@ -55,9 +55,7 @@ class SparkRunner(dg.ConfigurableResource, ABC):
 class LocalSpark(SparkRunner):
     """Runs stages in a Spark session of this process, on all its cores, started when first used."""
 
-    driver_memory: str = Field(
-        default="2g", description="Heap of the one JVM, as Spark writes it: 2g, 512m."
-    )
+    driver_memory: str = Field(default="2g", description="Heap of the one JVM, as Spark writes it: 2g, 512m.")
     spark_conf: dict[str, Any] = Field(
         default={}, description="Further Spark properties, for instance spark.local.dir."
     )
@@ -98,7 +96,8 @@ class LocalSpark(SparkRunner):
         os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
         from dagster_pyspark import LazyPySparkResource
 
-        return LazyPySparkResource(spark_config=self._conf()).spark_session
+        session: SparkSession = LazyPySparkResource(spark_config=self._conf()).spark_session
+        return session
 
     def _conf(self) -> dict[str, Any]:
         return {

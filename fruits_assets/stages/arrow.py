@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,7 @@ def matrix(column: pa.Array, n_columns: int) -> NDArray[np.float64]:
     Raises:
         ValueError: some array is missing or has another length.
     """
-    values = column.flatten().to_numpy(zero_copy_only=False)
+    values: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
     lengths = column.value_lengths()
     if column.null_count or any(length.as_py() != n_columns for length in lengths.unique()):
         raise ValueError(f"arrays of {n_columns} values expected, found lengths {lengths.unique()}")

@@ -25,15 +25,11 @@ def standard_scaler_model(
         )
     )
     model._resetUid("fruits_standard_scaler")
-    model._set(
-        withMean=with_mean, withStd=with_std, inputCol="features", outputCol="scaled_features"
-    )
+    model._set(withMean=with_mean, withStd=with_std, inputCol="features", outputCol="scaled_features")
     return model
 
 
-def pca_model(
-    spark: SparkSession, components: Matrix, explained_variance_ratio: Matrix
-) -> PCAModel:
+def pca_model(spark: SparkSession, components: Matrix, explained_variance_ratio: Matrix) -> PCAModel:
     """A PCAModel with these components, (n_features, n_components), each a column."""
     n_features, n_components = components.shape
     pc = DenseMatrix(n_features, n_components, components.ravel(order="F"))

@@ -58,9 +58,7 @@ def mobilenet_features(
     Raises:
         StageInputError: the flatbuffer is not the one of the fingerprint.
     """
-    flatbuffer = _verified_flatbuffer(
-        f"{inputs['mobilenet_model']}/{FLATBUFFER}", params.fingerprint
-    )
+    flatbuffer = _verified_flatbuffer(f"{inputs['mobilenet_model']}/{FLATBUFFER}", params.fingerprint)
     images = spark.read.parquet(f"{inputs['raw_images']}/{raw_images.IMAGES}")
     size = images.agg(F.count("*").alias("count"), F.mean("bytes").alias("mean_bytes")).first()
     assert size is not None

@@ -81,9 +81,7 @@ def pca_features_csv(
     )
 
 
-def transform(
-    scaled: DataFrame, model: PCAModel, done: Accumulator[int] | None = None
-) -> DataFrame:
+def transform(scaled: DataFrame, model: PCAModel, done: Accumulator[int] | None = None) -> DataFrame:
     """Project the `scaled_features` column onto a model's components: `pca_features`, in float64."""
     return scaled.select("path", "label", "scaled_features").mapInArrow(
         _project(model.pc.toArray(), done), _PARTS_SCHEMA

@@ -40,9 +40,7 @@ class Decomposition:
     explained_variance_ratio: Matrix
 
 
-def pca_model(
-    spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params
-) -> StageResult:
+def pca_model(spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params) -> StageResult:
     """Fit and save a Spark ML PCAModel over the scaled features.
 
     Where the data spans fewer dimensions than asked for, the model has as many components as there are.
@@ -63,9 +61,7 @@ def pca_model(
     decomposition = decompose(moments)
     ratios = decomposition.explained_variance_ratio
     n_components = choose_n_components(ratios, params)
-    model = ml_models.pca_model(
-        spark, decomposition.components[:, :n_components], ratios[:n_components]
-    )
+    model = ml_models.pca_model(spark, decomposition.components[:, :n_components], ratios[:n_components])
     model.save(f"{output}/{MODEL}")
     return StageResult(
         row_count=n_components,
@@ -75,9 +71,7 @@ def pca_model(
             "n_images": n_images,
             "rank": len(ratios),
             "all_explained_variance_ratios": ratios.tolist(),
-            "n_components_for": {
-                f"{level:.0%}": components_for(ratios, level) for level in VARIANCE_LEVELS
-            },
+            "n_components_for": {f"{level:.0%}": components_for(ratios, level) for level in VARIANCE_LEVELS},
         },
     )
 

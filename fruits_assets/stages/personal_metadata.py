@@ -20,6 +20,7 @@ _JPEG, _PNG, _RIFF, _WEBP = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF", b"WEBP"
 _NEXT_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _PNG_PERSONAL = {b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME"}
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
+_LOOKS = ("icc_profile", "transparency")
 _WEBP_PERSONAL = {b"EXIF", b"XMP "}
 _WEBP_XMP_FLAG, _WEBP_EXIF_FLAG = 0x04, 0x08
 # What Pillow keeps of a TIFF or GIF that is about its maker: TIFF 6.0 section 8, EXIF, XMP, IPTC.
@@ -146,10 +147,7 @@ def _rewritten(content: bytes) -> bytes:
         if (value := orientation(image)) != 1:
             exif[0x0112] = value
         picture = image.copy()
-        kept = {
-            name: image.info[name] for name in ("icc_profile", "transparency") if name in image.info
-        }
-    picture.info = dict(kept)
+        picture.info = {name: image.info[name] for name in _LOOKS if name in image.info}
     buffer = io.BytesIO()
     if image.format == "TIFF" or picture.mode not in _PNG_MODES:
         picture.save(buffer, "TIFF", compression="tiff_adobe_deflate", exif=exif)

@@ -23,9 +23,7 @@ def progress_line(what: str, done: int, total: int, unit: str, elapsed_s: float)
 
 
 @contextmanager
-def progress(
-    spark: SparkSession, what: str, total: int, unit: str = "images"
-) -> Iterator[Accumulator[int]]:
+def progress(spark: SparkSession, what: str, total: int, unit: str = "images") -> Iterator[Accumulator[int]]:
     """Log every 5 s how many units are done; tasks add to the accumulator that this yields.
 
     Spark delivers a task's additions when the task ends, so the count moves in steps of a task.
@@ -36,9 +34,7 @@ def progress(
 
     def report() -> None:
         while not finished.wait(INTERVAL_S):
-            logger.info(
-                progress_line(what, min(done.value, total), total, unit, time.monotonic() - started)
-            )
+            logger.info(progress_line(what, min(done.value, total), total, unit, time.monotonic() - started))
 
     reporter = threading.Thread(target=report, name=f"progress of {what}", daemon=True)
     reporter.start()

@@ -77,9 +77,7 @@ class ListedFile:
     reason: str | None = None
 
 
-def raw_images(
-    spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params
-) -> StageResult:
+def raw_images(spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params) -> StageResult:
     """Write `images.parquet` and `quarantine.parquet` (path, label, reason) of a source.
 
     Raises:
@@ -98,14 +96,10 @@ def raw_images(
     finally:
         checked.unpersist()
     images = spark.read.parquet(f"{output}/{IMAGES}")
-    facts = describe_images(images) | _quarantine_facts(
-        spark.read.parquet(f"{output}/{QUARANTINE}")
-    )
+    facts = describe_images(images) | _quarantine_facts(spark.read.parquet(f"{output}/{QUARANTINE}"))
     if facts["row_count"] < 2:
         found = "; ".join(f"{row['path']}: {row['reason']}" for row in facts["quarantined"][:3])
-        raise StageInputError(
-            _too_few(params.source, f"{facts['row_count']} readable image(s) ({found})")
-        )
+        raise StageInputError(_too_few(params.source, f"{facts['row_count']} readable image(s) ({found})"))
     return StageResult(
         row_count=facts["row_count"],
         schema=column_types(images),
@@ -145,9 +139,7 @@ def list_image_files(source: str) -> list[ListedFile]:
         StageInputError: there is no such folder or prefix.
     """
     filesystem, root = _existing(source)
-    listed = (
-        _local_files(root) if "file" in filesystem.protocol else _object_files(filesystem, root)
-    )
+    listed = _local_files(root) if "file" in filesystem.protocol else _object_files(filesystem, root)
     return sorted(listed, key=lambda file: file.path)
 
 
@@ -328,8 +320,7 @@ def describe_images(images: DataFrame) -> dict[str, Any]:
     """
     row_hash = F.sha2(F.concat_ws("\0", "path", "label", "sha256"), 256)
     halves = [
-        F.sum(F.conv(F.substring(row_hash, start, 15), 16, 10).cast("decimal(38,0)"))
-        for start in (1, 16)
+        F.sum(F.conv(F.substring(row_hash, start, 15), 16, 10).cast("decimal(38,0)")) for start in (1, 16)
     ]
     total = images.agg(
         F.count("*").alias("row_count"),

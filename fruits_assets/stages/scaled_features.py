@@ -71,9 +71,7 @@ def transform(
     mean = model.mean.toArray() if model.getWithMean() else np.zeros(N_FEATURES)
     std = model.std.toArray() if model.getWithStd() else np.ones(N_FEATURES)
     factor = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
-    return features.select("path", "label", "features").mapInArrow(
-        _scale(mean, factor, done), SCALED_SCHEMA
-    )
+    return features.select("path", "label", "features").mapInArrow(_scale(mean, factor, done), SCALED_SCHEMA)
 
 
 def _scale(
