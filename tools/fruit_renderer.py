@@ -11,12 +11,13 @@ angles in radians, colours in sRGB hexadecimal.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Range = tuple[float, float]
 Knots = tuple[tuple[float, float], ...]
 
@@ -108,7 +109,11 @@ class Pose:
 
 @dataclass(frozen=True)
 class Kind:
-    """Everything needed to draw one kind of fruit."""
+    """Everything needed to draw one kind of fruit.
+
+    `fill` is the share of the frame the fruit spans; `stretch` and `tint` are the relative
+    changes of proportions and of colour from one fruit to the next.
+    """
 
     label: str
     body: Body
@@ -326,7 +331,8 @@ def _crevices(
     behind = (around - depth)[inside] / (2 * radius)
     # A surface that slants away is behind its surroundings without being in a crevice.
     slant = np.sqrt(1 - np.minimum(facing, 1) ** 2) / np.maximum(facing, 0.05)
-    return np.clip(behind - 0.5 * slant, 0, 1)
+    crevice: Floats = np.clip(behind - 0.5 * slant, 0, 1)
+    return crevice
 
 
 def _shade(
@@ -351,7 +357,8 @@ def _shade(
     occlusion = (1 - light.rim_occlusion * (1 - facing) ** 2) * (1 - 0.75 * crevice)
     highlight = gloss * np.clip(normal @ half_way, 0, 1) ** shininess * (1 - crevice)
     lit = (light.ambient * sky + light.key * diffuse) * occlusion
-    return colour * lit[:, None] + highlight[:, None]
+    leaving: Floats = colour * lit[:, None] + highlight[:, None]
+    return leaving
 
 
 def render(
@@ -361,7 +368,7 @@ def render(
     *,
     turn: float | None = None,
     background: str = "#ffffff",
-    light: Light = Light(),  # noqa: B008 - frozen, hence safe to share
+    light: Light = Light(),
     shadow: float = 0.0,
 ) -> npt.NDArray[np.uint8]:
     """Draw one fruit and return the picture, sRGB of shape (size, size, 3).
@@ -427,4 +434,5 @@ def render(
     # Averaging after the gamma keeps dark outlines on a light background smooth to the eye.
     encoded = np.clip(picture, 0, 1) ** (1 / GAMMA) * 255
     blocks = encoded.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 3)
-    return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
+    pixels: npt.NDArray[np.uint8] = np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
+    return pixels

@@ -1,0 +1,53 @@
+# Two commands: `make run` shows what it does, `make test` shows that it works. `make ui` opens the graph.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?=
+
+export DAGSTER_HOME := $(CURDIR)/.dagster_home
+export DAGSTER_DISABLE_TELEMETRY := yes
+# `dagster job execute` announces its successor, which needs one more package, at every call.
+export PYTHONWARNINGS := ignore
+
+.PHONY: run test ui lint format clean
+
+run: $(VENV)/run java $(DAGSTER_HOME)/dagster.yaml ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
+	$(BIN)/dagster job execute -m fruits_assets.definitions -j fruits_pipeline $(if $(CONFIG),-c $(CONFIG))
+	@$(BIN)/python -m fruits_assets.summary
+
+test: $(VENV)/dev java ## all tests
+	$(BIN)/pytest
+
+ui: $(VENV)/run java $(DAGSTER_HOME)/dagster.yaml ## the Dagster UI on http://127.0.0.1:3000
+	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000
+
+lint: $(VENV)/dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(VENV)/dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## remove what the commands above made, except the lake
+	rm -rf $(VENV) .dagster_home .pytest_cache .mypy_cache .ruff_cache *.egg-info
+
+$(VENV)/run: pyproject.toml constraints.txt
+	@tools/make_venv.sh $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run
+	@echo "Installing what the tests need ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.PHONY: java
+java:
+	@tools/need_java.sh
+
+$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
+	@mkdir -p $(DAGSTER_HOME)
+	@cp $< $@
