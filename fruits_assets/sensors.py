@@ -12,7 +12,7 @@ from fruits_assets.resources.image_source import ImageSource
     default_status=dg.DefaultSensorStatus.STOPPED,
 )
 def source_changed(context: dg.SensorEvaluationContext, images: ImageSource) -> dg.RunRequest | dg.SkipReason:
-    """Requests a run when files were added to, removed from or changed in the image source. Off until switched on."""
+    """Requests a run when the image source's listing changed. Off until switched on."""
     fingerprint = images.fingerprint()
     if fingerprint == context.cursor:
         return dg.SkipReason(f"No change in {images.uri} since the last look.")

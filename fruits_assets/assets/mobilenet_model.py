@@ -3,7 +3,6 @@
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -13,7 +12,7 @@ from fruits_assets.resources.weights import MobileNetWeights
 
 keras_weights = dg.AssetSpec(
     "keras_weights",
-    description="The weights of FRUITS_WEIGHTS: Keras' ImageNet ones, a .h5 file or the bundled demo. Read only.",
+    description="The weights of FRUITS_WEIGHTS: Keras' ImageNet ones, a .h5 file or the demo's.",
     group_name=GROUP,
     kinds={"keras"},
 )

@@ -38,7 +38,7 @@ TABLE = Table(
 
 source_images = dg.AssetSpec(
     "source_images",
-    description="The folder or s3:// prefix of FRUITS_IMAGES: `<label>/<file>`, any depth. Not ours: read only.",
+    description="The folder or s3:// prefix of FRUITS_IMAGES: `<label>/<file>`, any depth.",
     group_name=GROUP,
     kinds={"jpeg"},
 )

@@ -53,7 +53,7 @@ class ScalingConfig(dg.Config):
         dg.AssetCheckSpec(
             "standard_deviations_are_one",
             asset="scaled_features",
-            description=f"No feature's standard deviation is further than {TOLERANCE:g} from 1, but constant ones.",
+            description=f"No feature's standard deviation is further than {TOLERANCE:g} from 1 (constant: 0).",
             blocking=True,
         ),
     ],
@@ -87,7 +87,7 @@ def scaled_features(
 
 
 def checks(facts: Mapping[str, Any], config: ScalingConfig) -> list[dg.AssetCheckResult]:
-    """The checks, from what the stage found in the table that it wrote; of a switched-off scaling none fails."""
+    """The checks, from what the stage found in its table; a scaling that is off cannot fail."""
     mean, deviation = facts["max_abs_mean"], facts["max_abs_std_minus_1"]
     return [
         check(

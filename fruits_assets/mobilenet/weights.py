@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SAMPLE_IMAGES = Path(__file__).parents[1] / "sample_images"
 IMAGENET, DEMO, UNTRAINED = "imagenet", "demo", "untrained"
 _SEED = 20
-_CALIBRATION_IMAGES_PER_LABEL = 6
+_CALIBRATION_IMAGES_PER_LABEL = 2
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _WAYS_OUT = (
     f"Set FRUITS_WEIGHTS to the path of a MobileNetV2 .h5 file, or to '{DEMO}' for the bundled weights."
