@@ -13,14 +13,14 @@ export PYTHONWARNINGS := ignore
 
 .PHONY: run test ui lint format clean
 
-run: $(VENV)/run java $(DAGSTER_HOME)/dagster.yaml ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
+run: $(VENV)/run java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
 	$(BIN)/dagster job execute -m fruits_assets.definitions -j fruits_pipeline $(if $(CONFIG),-c $(CONFIG))
 	@$(BIN)/python -m fruits_assets.summary
 
 test: $(VENV)/dev java ## all tests
 	$(BIN)/pytest
 
-ui: $(VENV)/run java $(DAGSTER_HOME)/dagster.yaml ## the Dagster UI on http://127.0.0.1:3000
+ui: $(VENV)/run java ## the Dagster UI on http://127.0.0.1:3000
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000
 
 lint: $(VENV)/dev
@@ -33,7 +33,8 @@ format: $(VENV)/dev
 	$(BIN)/ruff check --fix
 
 clean: ## remove what the commands above made, except the lake
-	rm -rf $(VENV) .dagster_home .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	git clean -fdxq .dagster_home
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
 $(VENV)/run: pyproject.toml constraints.txt
 	@tools/make_venv.sh $(PYTHON) $(VENV)
@@ -47,7 +48,3 @@ $(VENV)/dev: $(VENV)/run
 .PHONY: java
 java:
 	@tools/need_java.sh
-
-$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
-	@mkdir -p $(DAGSTER_HOME)
-	@cp $< $@

@@ -53,7 +53,7 @@ class ScalingConfig(dg.Config):
         dg.AssetCheckSpec(
             "standard_deviations_are_one",
             asset="scaled_features",
-            description=f"No feature's standard deviation is further than {TOLERANCE:g} from 1 (constant: 0).",
+            description=f"No feature's standard deviation is off 1 by more than {TOLERANCE:g} (constant: 0).",
             blocking=True,
         ),
     ],
