@@ -53,17 +53,13 @@ def resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:
     }
 
 
+GRAPH = dg.load_assets_from_modules(
+    [raw_images, mobilenet_model, mobilenet_features, scaled_features, pca_model, pca_features_csv],
+    include_specs=True,
+)
+
 defs = dg.Definitions(
-    assets=dg.load_assets_from_modules(
-        [
-            raw_images,
-            mobilenet_model,
-            mobilenet_features,
-            scaled_features,
-            pca_model,
-            pca_features_csv,
-        ]
-    ),
+    assets=GRAPH,
     jobs=[fruits_pipeline],
     schedules=[nightly],
     sensors=[source_changed],

@@ -20,8 +20,9 @@ MAX_PIXELS = 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # Pillow knows many more, some of which start other programs: a photo is one of these.
-# MPO is the multi-picture JPEG of phones, GIF turns up under other formats' names.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+# JPEG includes the multi-picture files of phones (MPO, which is not openable by that name); GIF turns up
+# under other formats' names.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 _ORIENTATION_TAG = 0x0112
 # EXIF 2.32, table 4: what turns the stored pixels upright.
@@ -90,6 +91,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
             raise UnusableImageError("32-bit integer pixels have no defined white")
+        grey[grey == image.info.get("transparency", -1)] = 65535  # a PNG may declare one grey transparent
         return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

@@ -12,19 +12,31 @@ import zlib
 from collections.abc import Iterator
 
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-from fruits_assets.mobilenet.extractor import orientation
+from fruits_assets.mobilenet.extractor import FORMATS, orientation
 
 _JPEG, _PNG, _RIFF, _WEBP = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF", b"WEBP"
 # ISO/IEC 10918-1, table B.1: inside a scan, FF is followed by 00, a restart marker or fill bytes.
 _NEXT_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_PNG_PERSONAL = {b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME"}
+# PNG (third edition), sections 11.2 and 11.3: what is about the picture. Others are text, times or private.
+_PNG_PICTURE = {
+    *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"tRNS", b"bKGD", b"hIST", b"sPLT"),
+    *(b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs"),
+}
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 _LOOKS = ("icc_profile", "transparency")
-_WEBP_PERSONAL = {b"EXIF", b"XMP "}
+_WEBP_PICTURE = {b"VP8 ", b"VP8L", b"ALPH", b"ICCP", b"ANIM", b"ANMF"}
 _WEBP_XMP_FLAG, _WEBP_EXIF_FLAG = 0x04, 0x08
-# What Pillow keeps of a TIFF or GIF that is about its maker: TIFF 6.0 section 8, EXIF, XMP, IPTC.
-_TIFF_PERSONAL = {270, 271, 272, 305, 306, 315, 316, 700, 33432, 33723, 34377, 34665, 34853}
+# TIFF 6.0, sections 3 to 22, and ICC.1 annex B: layout, compression and colours of a picture. Others are
+# about its maker, or lead to blocks that are (EXIF, GPS, XMP, IPTC, further pictures).
+_TIFF_PICTURE = {
+    *(254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283),
+    *(284, 290, 291, 292, 293, 296, 301, 317, 318, 319, 320, 322, 323, 324, 325, 332, 334, 336, 338, 339),
+    *(340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 34675),
+}
+# GIF89a, sections 24 and 26; Pillow does not tell of those that follow the first frame.
+_GIF_COMMENT, _GIF_XMP = b"!\xfe", b"!\xff\x0bXMP DataXMP"
 
 
 def strip_personal_metadata(content: bytes) -> bytes:
@@ -46,20 +58,24 @@ def strip_personal_metadata(content: bytes) -> bytes:
     except (struct.error, IndexError, AttributeError):
         # Pillow reads files whose block structure is broken; what it reads can be written well-formed.
         return _rewritten(content)
-    with Image.open(io.BytesIO(content)) as image:
-        tags = set(getattr(image, "tag_v2", ()))
-        if tags & _TIFF_PERSONAL or {"comment", "xmp", "exif"} & image.info.keys():
-            return _rewritten(content)
-    return content
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        if image.format == "GIF":
+            is_personal = _GIF_COMMENT in content or _GIF_XMP in content
+        elif isinstance(image, TiffImageFile):
+            has_more_pages = bool(getattr(image.tag_v2, "next", 0))
+            is_personal = has_more_pages or not _TIFF_PICTURE.issuperset(image.tag_v2)
+        else:
+            is_personal = False
+    return _rewritten(content) if is_personal else content
 
 
 def _orientation_exif(content: bytes) -> bytes:
-    """A TIFF header and one tag, or nothing for an upright image."""
-    with Image.open(io.BytesIO(content)) as image:
+    """A TIFF header and one tag, byte by byte as Pillow writes them, or nothing for an upright image."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         value = orientation(image)
     if value == 1:
         return b""
-    return b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHIHHI", 0x0112, 3, 1, value, 0, 0)
+    return b"MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHHI", 0x0112, 3, 1, value, 0, 0)
 
 
 def _jpeg_without(content: bytes) -> Iterator[bytes]:
@@ -84,6 +100,8 @@ def _jpeg_without(content: bytes) -> Iterator[bytes]:
             found = _NEXT_JPEG_MARKER.search(content, end)
             # Decoders forgive a picture that fills its file to the last byte and has no end marker.
             end = found.start() if found else len(content)
+        if end > len(content):
+            raise IndexError(f"JPEG marker {marker:#x} reaches beyond the end of the file")
         if _jpeg_segment_is_the_picture(marker, content[position + 4 : position + 16]):
             yield content[position:end]
         position = end
@@ -107,11 +125,14 @@ def _png_without(content: bytes) -> Iterator[bytes]:
         (length,) = struct.unpack_from(">I", content, position)
         kind = content[position + 4 : position + 8]
         end = position + 12 + length
-        if kind not in _PNG_PERSONAL:
-            yield content[position:end]
-        if kind == b"IHDR" and exif:
+        if kind == b"IDAT" and exif:
             chunk = b"eXIf" + exif
             yield struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+            exif = b""
+        if kind in _PNG_PICTURE:
+            yield content[position:end]
+        elif content[end - 4 : end] != struct.pack(">I", zlib.crc32(content[position + 4 : end - 4])):
+            raise IndexError(f"damaged PNG chunk at byte {position}: it may have been part of the picture")
         if kind == b"IEND":
             return
         position = end
@@ -126,12 +147,14 @@ def _webp_without(content: bytes) -> bytes:
         kind = content[position : position + 4]
         (length,) = struct.unpack_from("<I", content, position + 4)
         end = position + 8 + length + length % 2
+        if end > len(content):
+            raise IndexError(f"WebP chunk at byte {position} reaches beyond the end of the file")
         if kind == b"VP8X":
             flags = content[position + 8] & ~(_WEBP_XMP_FLAG | _WEBP_EXIF_FLAG)
             flags |= _WEBP_EXIF_FLAG if exif else 0
             chunks += content[position : position + 8] + bytes([flags])
             chunks += content[position + 9 : end]
-        elif kind not in _WEBP_PERSONAL:
+        elif kind in _WEBP_PICTURE:
             chunks += content[position:end]
         position = end
     if exif:
@@ -141,7 +164,7 @@ def _webp_without(content: bytes) -> bytes:
 
 def _rewritten(content: bytes) -> bytes:
     """The first frame, pixel by pixel the same: as PNG, or as TIFF where it was one or PNG lacks the mode."""
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         image.load()
         exif = Image.Exif()
         if (value := orientation(image)) != 1:

@@ -1,0 +1,111 @@
+"""A small graph, materialized once, and a way to materialize it elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from pyspark.sql import SparkSession
+
+from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, resources
+from fruits_assets.resources.lake import Lake
+
+# Characters that have a meaning in CSV, in globs, in partition folders or in URIs.
+ODD_NAMES = [
+    "a b,c.jpg",
+    'say "hi".jpg',
+    "line\nbreak.jpg",
+    "k=v.jpg",
+    "100%20.jpg",
+    "q?#*[1]{a,b}.jpg",
+    "back\\slash.jpg",
+    "naïve-ÅÄÖ-日本.jpg",
+    "🍎.jpg",
+    "'single';$.jpg",
+]
+
+
+@dataclass
+class Graph:
+    """A source and a lake, to be materialized with the product's own resources."""
+
+    source: Path
+    lake_root: Path
+    weights: str = "untrained"
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(root=str(self.lake_root))
+
+    @property
+    def results(self) -> Path:
+        return self.lake_root / "pca_features_csv" / "results.csv"
+
+    def materialize(
+        self,
+        selection: Sequence[str] | None = None,
+        config: dict[str, dict[str, Any]] | None = None,
+        instance: dg.DagsterInstance | None = None,
+        raise_on_error: bool = True,
+    ) -> dg.ExecuteInProcessResult:
+        """Materialize; `config` is by asset."""
+        settings = Settings(images=str(self.source), lake=str(self.lake_root), weights=self.weights)
+        return dg.materialize(
+            GRAPH,
+            resources=resources(settings),
+            selection=selection,
+            run_config={"ops": {asset: {"config": values} for asset, values in (config or {}).items()}},
+            instance=instance,
+            raise_on_error=raise_on_error,
+        )
+
+    def copy(self, folder: Path) -> Graph:
+        """The same, to be changed freely; the published URIs are those of the copy."""
+        copied = Graph(folder / "source", folder / "lake", self.weights)
+        shutil.copytree(self.source, copied.source, symlinks=True)
+        shutil.copytree(self.lake_root, copied.lake_root)
+        for current in copied.lake_root.glob("*/current.json"):
+            current.write_text(current.read_text().replace(str(self.lake_root), str(copied.lake_root)))
+        return copied
+
+
+def sample_source(folder: Path, images_per_label: int = 2) -> Path:
+    """A few of the sample images of each label, and one label whose names are odd."""
+    for label in sorted(SAMPLE_IMAGES.iterdir()):
+        (folder / label.name).mkdir(parents=True)
+        for file in sorted(label.glob("*.jpg"))[:images_per_label]:
+            shutil.copy(file, folder / label.name)
+    odd = folder / 'Ödd, "label" = 1'
+    odd.mkdir()
+    originals = sorted(SAMPLE_IMAGES.glob("Banana/*.jpg"))[images_per_label:]
+    for name, original in zip(ODD_NAMES, originals, strict=False):
+        shutil.copy(original, odd / name)
+    return folder
+
+
+@dataclass
+class Materialized:
+    """A graph after its first run, and the run."""
+
+    graph: Graph
+    result: dg.ExecuteInProcessResult
+    instance: dg.DagsterInstance
+
+    def metadata(self, asset: str) -> dict[str, Any]:
+        (event,) = self.result.asset_materializations_for_node(asset)
+        return {name: value.value for name, value in event.metadata.items()}
+
+
+@pytest.fixture(scope="session")
+def materialized(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Materialized:
+    """The whole graph over a few images, with a quarantined one, materialized for real."""
+    root = tmp_path_factory.mktemp("graph")
+    graph = Graph(sample_source(root / "source"), root / "lake")
+    (graph.source / "Banana" / "broken.jpg").write_bytes(b"not an image")
+    instance = dg.DagsterInstance.ephemeral()
+    return Materialized(graph, graph.materialize(instance=instance), instance)

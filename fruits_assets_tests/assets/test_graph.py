@@ -1,0 +1,255 @@
+"""The whole graph with a local Spark: what it stores, shows and promises."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pyspark.ml.feature import PCAModel
+from pyspark.sql import SparkSession
+
+from fruits_assets.assets.raw_images import TABLE as RAW_TABLE
+from fruits_assets.definitions import defs
+from fruits_assets.stages.moments import moments_of
+from fruits_assets_tests.assets.conftest import ODD_NAMES, Graph, Materialized
+
+ASSETS = [
+    "raw_images",
+    "mobilenet_model",
+    "mobilenet_features",
+    "scaled_features",
+    "pca_model",
+    "pca_features_csv",
+]
+N_IMAGES = 14 + len(ODD_NAMES)
+
+
+def test_every_asset_is_published_with_its_rows_and_passes_its_checks(materialized: Materialized) -> None:
+    assert materialized.result.success
+    rows = {asset: materialized.graph.lake.current(asset).row_count for asset in ASSETS}
+    assert rows == {
+        "raw_images": N_IMAGES,
+        "mobilenet_model": 2_257_984,
+        "mobilenet_features": N_IMAGES,
+        "scaled_features": N_IMAGES,
+        "pca_model": N_IMAGES - 1,
+        "pca_features_csv": N_IMAGES,
+    }
+    evaluations = materialized.result.get_asset_check_evaluations()
+    assert len(evaluations) == 15
+    # One of 25 files is broken on purpose: 96 % are readable.
+    assert [e.check_name for e in evaluations if not e.passed] == []
+
+
+def test_odd_names_survive_to_the_csv_and_back(materialized: Materialized) -> None:
+    with materialized.graph.results.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    label = 'Ödd, "label" = 1'
+    assert {row["path"] for row in rows if row["label"] == label} == {f"{label}/{name}" for name in ODD_NAMES}
+
+
+def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Materialized) -> None:
+    """From the published features on, in NumPy alone."""
+    lake = materialized.graph.lake
+    uri = lake.current("mobilenet_features").uri
+    table = pq.read_table(f"{uri}/features.parquet").sort_by("path")
+    features = np.array(table["features"].to_pylist())
+    std = features.std(axis=0, ddof=1)
+    scaled = (features - features.mean(axis=0)) / np.where(std > 0, std, np.inf)
+    _, _, rows = np.linalg.svd(scaled, full_matrices=False)
+    first = rows[0] * np.sign(rows[0][np.abs(rows[0]).argmax()])
+    found = pq.read_table(materialized.graph.results.with_suffix(".parquet"))
+    assert found["path"].to_pylist() == table["path"].to_pylist()
+    np.testing.assert_allclose(found["pc_1"].to_numpy(), scaled @ first, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("asset", "names"),
+    [
+        (
+            "raw_images",
+            {
+                "images_per_label",
+                "images_per_label_plot",
+                "contact_sheet",
+                "total_bytes",
+                "quarantined",
+                "quarantined_files",
+                "stripped_of_personal_metadata",
+            },
+        ),
+        (
+            "mobilenet_model",
+            {"weights", "fingerprint", "parameters", "size_bytes", "max_difference_from_keras"},
+        ),
+        (
+            "mobilenet_features",
+            {"images_per_s", "seconds", "engine", "fingerprint", "weights", "sparsity", "feature_means"},
+        ),
+        ("scaled_features", {"constant_features", "max_abs_mean", "max_abs_std_minus_1"}),
+        (
+            "pca_model",
+            {
+                "total_explained_variance",
+                "explained_variance_plot",
+                "components",
+                "components_needed",
+                "fewer_than_asked",
+            },
+        ),
+        (
+            "pca_features_csv",
+            {"rows", "columns", "size_bytes", "first_rows", "first_two_components", "results_csv"},
+        ),
+    ],
+)
+def test_the_ui_shows(materialized: Materialized, asset: str, names: set[str]) -> None:
+    shown = materialized.metadata(asset)
+    assert names <= shown.keys()
+    assert {"dagster/uri"} <= shown.keys()
+    if asset != "mobilenet_model":
+        assert {"dagster/row_count", "dagster/column_schema", "dagster/column_lineage"} <= shown.keys()
+    for name in names:
+        if name.endswith(("plot", "sheet", "means", "two_components")):
+            assert "data:image/" in shown[name]
+
+
+def test_the_quarantine_and_the_weights_are_told(materialized: Materialized) -> None:
+    raw = materialized.metadata("raw_images")
+    assert raw["quarantined"] == 1
+    (row,) = raw["quarantined_files"]
+    assert row.data == {
+        "path": "Banana/broken.jpg",
+        "label": "Banana",
+        "reason": "not an image (12 bytes)",
+    }
+    assert "untrained" in materialized.metadata("mobilenet_features")["weights"]
+
+
+def test_the_documented_columns_are_those_that_are_stored(materialized: Materialized) -> None:
+    version = materialized.graph.lake.current("raw_images")
+    assert list(version.schema) == list(RAW_TABLE.descriptions)
+    schema = materialized.metadata("pca_features_csv")["dagster/column_schema"]
+    assert [column.name for column in schema.columns][:3] == ["path", "label", "pc_1"]
+    assert all(column.description for column in schema.columns)
+
+
+def test_the_published_model_is_a_spark_ml_model(spark: SparkSession, materialized: Materialized) -> None:
+    model = PCAModel.load(f"{materialized.graph.lake.current('pca_model').uri}/pca_model")
+    assert model.pc.toArray().shape == (1280, N_IMAGES - 1)
+
+
+def test_current_json_is_small_and_says_what_made_the_table(materialized: Materialized) -> None:
+    path = materialized.graph.lake_root / "mobilenet_features" / "current.json"
+    assert path.stat().st_size < 10_000
+    current = json.loads(path.read_text())
+    assert current["inputs"].keys() == {"raw_images", "mobilenet_model"}
+    assert current["params"]["batch_size"] == 4
+    assert {"pyspark", "numpy", "ai-edge-litert"} <= current["libraries"].keys()
+
+
+def test_a_second_run_over_the_same_photos_keeps_every_data_version(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    before = {asset: graph.lake.current(asset) for asset in ASSETS}
+    for file in graph.source.rglob("*.jpg"):
+        os.utime(file)
+    selection = [asset for asset in ASSETS if asset != "mobilenet_model"]
+    graph.materialize(selection)
+    for asset in selection:
+        after = graph.lake.current(asset)
+        assert after.version != before[asset].version
+        assert after.data_version == before[asset].data_version
+
+
+def test_one_new_photo_changes_the_data_versions_from_there_on_and_removed_ones_disappear(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    before = {asset: graph.lake.current(asset).data_version for asset in ASSETS}
+    (graph.source / "Banana" / "broken.jpg").unlink()
+    removed = graph.source / "Lemon" / "r_0_100.jpg"
+    shutil.move(removed, graph.source / "Lemon" / "renamed.jpg")
+    selection = ["raw_images", "mobilenet_features"]
+    graph.materialize(selection)
+    for asset in selection:
+        assert graph.lake.current(asset).data_version != before[asset]
+    paths = pq.read_table(f"{graph.lake.current('mobilenet_features').uri}/features.parquet")["path"]
+    assert "Lemon/renamed.jpg" in paths.to_pylist()
+    assert "Lemon/r_0_100.jpg" not in paths.to_pylist()
+
+
+def test_settings_that_change_the_data_change_its_version_and_others_do_not(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+
+    def version_after(asset: str, config: dict[str, object]) -> str:
+        graph.materialize([asset], {asset: config})
+        return graph.lake.current(asset).data_version
+
+    everything = graph.lake.current("pca_model").data_version
+    assert version_after("pca_model", {"n_components": 500}) == everything  # there are only 23
+    five = version_after("pca_model", {"n_components": 5})
+    assert five != everything
+    ratios = PCAModel.load(f"{graph.lake.current('pca_model').uri}/pca_model").explainedVariance
+    target = float(ratios.toArray().sum()) - 1e-9
+    assert version_after("pca_model", {"target_variance": target}) == five
+    vector = version_after("pca_features_csv", {"layout": "vector"})
+    assert version_after("pca_features_csv", {"layout": "columns"}) != vector
+
+
+def test_the_vector_layout_is_published_under_the_same_name(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    result = graph.materialize(["pca_features_csv"], {"pca_features_csv": {"layout": "vector"}})
+    assert all(e.passed for e in result.get_asset_check_evaluations())
+    assert graph.results.read_text(encoding="utf-8").startswith("path,label,pcaFeatures\n")
+
+
+def test_an_asset_without_its_input_says_which_to_materialize_first(
+    spark: SparkSession, tmp_path: Path, materialized: Materialized
+) -> None:
+    graph = Graph(materialized.graph.source, tmp_path / "empty")
+    with pytest.raises(Exception, match=r"no published version of scaled_features. Materialize"):
+        graph.materialize(["pca_model"])
+
+
+def test_a_failing_stage_leaves_the_published_version_and_no_rubbish(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    before = graph.lake.current("mobilenet_features")
+    flatbuffer = Path(graph.lake.current("mobilenet_model").uri) / "mobilenet_v2.tflite"
+    flatbuffer.write_bytes(b"changed by somebody")
+    with pytest.raises(Exception, match="Materialize mobilenet_model again"):
+        graph.materialize(["mobilenet_features"])
+    assert graph.lake.current("mobilenet_features") == before
+    versions = [folder.name for folder in (graph.lake_root / "mobilenet_features/versions").iterdir()]
+    assert versions == [before.version]
+
+
+def test_every_asset_explains_itself() -> None:
+    for asset in ASSETS:
+        spec = defs.resolve_asset_graph().get(dg.AssetKey(asset)).assets_def.specs_by_key[dg.AssetKey(asset)]
+        assert spec.description
+        assert spec.group_name == "fruits"
+        assert spec.owners
+        assert spec.kinds
+        assert spec.code_version
+
+
+def test_moments_of_the_published_features_are_those_in_the_scaler(materialized: Materialized) -> None:
+    uri = materialized.graph.lake.current("mobilenet_features").uri
+    features = np.array(pq.read_table(f"{uri}/features.parquet")["features"].to_pylist(), np.float64)
+    shown = materialized.metadata("scaled_features")
+    assert shown["constant_features"] == (moments_of(features, full=False).std == 0).sum()

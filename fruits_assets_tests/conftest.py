@@ -1,0 +1,77 @@
+"""What the tests share: one Spark, one converted network, one pretended S3, and a way to write images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto.server import ThreadedMotoServer
+from PIL import Image
+from pyspark.sql import SparkSession
+
+from fruits_assets.mobilenet.convert import ConversionReport, convert_in_own_process
+from fruits_assets.resources.spark import LocalSpark
+
+Color = tuple[int, ...] | int | str
+
+
+def write_image(
+    path: Path, color: Color, size: tuple[int, int] = (20, 20), mode: str = "RGB", **save_options: Any
+) -> Path:
+    """Write an image of one colour, making its folders; the suffix says the format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color).save(path, **save_options)
+    return path
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The endpoint of an empty S3 that boto3, s3fs and Spark's workers all talk to."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            environment.delenv(name, raising=False)
+        environment.setenv("AWS_ENDPOINT_URL", endpoint)
+        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        environment.setenv("AWS_DEFAULT_REGION", "eu-west-3")
+        yield endpoint
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def spark(s3: str) -> SparkSession:
+    """The one session of the whole run, as the product starts it."""
+    session = LocalSpark(driver_memory="1g").session
+    # Workers inherit the JVM's environment, and another test may have started the JVM before the S3.
+    session.sparkContext.environment |= {
+        "AWS_ENDPOINT_URL": s3,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "eu-west-3",
+    }
+    return session
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConversionReport]:
+    """The untrained network, converted once for the whole run."""
+    folder = tmp_path_factory.mktemp("network")
+    return folder, convert_in_own_process("untrained", folder, print)
+
+
+@pytest.fixture(scope="session")
+def flatbuffer_folder(network: tuple[Path, ConversionReport]) -> Path:
+    """A folder with the flatbuffer of the untrained network."""
+    return network[0]
+
+
+@pytest.fixture(scope="session")
+def network_report(network: tuple[Path, ConversionReport]) -> ConversionReport:
+    """What was told of its conversion."""
+    return network[1]
