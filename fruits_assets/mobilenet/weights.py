@@ -86,23 +86,21 @@ def _imagenet() -> LoadedWeights:
 
 
 def _from_file(path: Path) -> LoadedWeights:
-    import h5py
     import keras
 
-    names: list[str] = []
-    with h5py.File(path, "r") as file:
-        file.visit(names.append)
-    has_classifier = any("predictions" in name for name in names)
-    model = keras.applications.MobileNetV2(weights=None, include_top=has_classifier, pooling="avg")
-    try:
-        model.load_weights(path)
-    except Exception as error:  # Keras has no class of its own for a file of another network
-        raise WeightsError(
-            f"Weights '{path}': not those of MobileNetV2 with alpha 1.0 ({error}). {_WAYS_OUT}"
-        ) from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return LoadedWeights(
-        _headless(model) if has_classifier else model, f"{path.name} (SHA-256 {digest[:12]})"
+    description = f"{path.name} (SHA-256 {digest[:12]})"
+    faults = []
+    for has_classifier in (True, False):
+        model = keras.applications.MobileNetV2(weights=None, include_top=has_classifier, pooling="avg")
+        try:
+            model.load_weights(path)
+        except Exception as error:  # Keras has no class of its own for a file of another network
+            faults.append(str(error))
+        else:
+            return LoadedWeights(_headless(model) if has_classifier else model, description)
+    raise WeightsError(
+        f"Weights '{path}': not those of MobileNetV2 with alpha 1.0 ({faults[0]}). {_WAYS_OUT}"
     )
 
 

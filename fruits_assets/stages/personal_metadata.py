@@ -55,7 +55,7 @@ def strip_personal_metadata(content: bytes) -> bytes:
             return b"".join(_png_without(content))
         if content.startswith(_RIFF) and content[8:12] == _WEBP:
             return _webp_without(content)
-    except (struct.error, IndexError, AttributeError):
+    except (struct.error, IndexError):
         # Pillow reads files whose block structure is broken; what it reads can be written well-formed.
         return _rewritten(content)
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -85,7 +85,7 @@ def _jpeg_without(content: bytes) -> Iterator[bytes]:
         exif = b"Exif\0\0" + exif
         yield b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
     position = 2
-    while position < len(content):
+    while True:
         while content[position : position + 2] == b"\xff\xff":
             position += 1
         marker = content[position + 1]
@@ -98,8 +98,9 @@ def _jpeg_without(content: bytes) -> Iterator[bytes]:
         end = position + 2 + length
         if marker == 0xDA:
             found = _NEXT_JPEG_MARKER.search(content, end)
-            # Decoders forgive a picture that fills its file to the last byte and has no end marker.
-            end = found.start() if found else len(content)
+            if found is None:
+                raise IndexError("JPEG without end marker: nothing says where the picture stops")
+            end = found.start()
         if end > len(content):
             raise IndexError(f"JPEG marker {marker:#x} reaches beyond the end of the file")
         if _jpeg_segment_is_the_picture(marker, content[position + 4 : position + 16]):

@@ -176,6 +176,7 @@ def _local_files(root: str) -> Iterator[ListedFile]:
     unlisted: list[OSError] = []
     seen: set[tuple[int, int]] = set()
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=unlisted.append):
+        subfolders.sort()  # of several links to one folder, the same is followed everywhere
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:  # a link back up would go round for ever
             subfolders.clear()
