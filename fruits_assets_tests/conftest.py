@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.convert import ConversionReport, convert_in_own_process
 from fruits_assets.resources.spark import LocalSpark
+from fruits_assets_tests.graph import Materialized, materialize_first
 
 Color = tuple[int, ...] | int | str
 
@@ -75,3 +76,9 @@ def flatbuffer_folder(network: tuple[Path, ConversionReport]) -> Path:
 def network_report(network: tuple[Path, ConversionReport]) -> ConversionReport:
     """What was told of its conversion."""
     return network[1]
+
+
+@pytest.fixture(scope="session")
+def materialized(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Materialized:
+    """The whole graph over a few images, one of them broken, materialized once for the whole run."""
+    return materialize_first(tmp_path_factory.mktemp("graph"))

@@ -6,11 +6,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
-import pytest
-from pyspark.sql import SparkSession
 
 from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, resources
 from fruits_assets.resources.lake import Lake
@@ -50,18 +48,14 @@ class Graph:
         self,
         selection: Sequence[str] | None = None,
         config: dict[str, dict[str, Any]] | None = None,
-        instance: dg.DagsterInstance | None = None,
-        raise_on_error: bool = True,
     ) -> dg.ExecuteInProcessResult:
         """Materialize; `config` is by asset."""
         settings = Settings(images=str(self.source), lake=str(self.lake_root), weights=self.weights)
         return dg.materialize(
-            GRAPH,
+            cast("Sequence[dg.AssetsDefinition]", GRAPH),
             resources=resources(settings),
             selection=selection,
             run_config={"ops": {asset: {"config": values} for asset, values in (config or {}).items()}},
-            instance=instance,
-            raise_on_error=raise_on_error,
         )
 
     def copy(self, folder: Path) -> Graph:
@@ -94,18 +88,14 @@ class Materialized:
 
     graph: Graph
     result: dg.ExecuteInProcessResult
-    instance: dg.DagsterInstance
 
     def metadata(self, asset: str) -> dict[str, Any]:
         (event,) = self.result.asset_materializations_for_node(asset)
         return {name: value.value for name, value in event.metadata.items()}
 
 
-@pytest.fixture(scope="session")
-def materialized(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Materialized:
-    """The whole graph over a few images, with a quarantined one, materialized for real."""
-    root = tmp_path_factory.mktemp("graph")
+def materialize_first(root: Path) -> Materialized:
+    """The whole graph over a few images, one of them broken, materialized for real."""
     graph = Graph(sample_source(root / "source"), root / "lake")
     (graph.source / "Banana" / "broken.jpg").write_bytes(b"not an image")
-    instance = dg.DagsterInstance.ephemeral()
-    return Materialized(graph, graph.materialize(instance=instance), instance)
+    return Materialized(graph, graph.materialize())

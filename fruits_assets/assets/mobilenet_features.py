@@ -33,7 +33,10 @@ class FeaturesConfig(dg.Config):
     """Configuration of `mobilenet_features`."""
 
     batch_size: int = Field(
-        default=4, ge=1, le=256, description="Images per call of the network; changes speed only."
+        default=2,
+        ge=1,
+        le=16,
+        description="Images per call of the network; changes speed and memory (8 MB each) only.",
     )
 
 

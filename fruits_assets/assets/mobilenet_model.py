@@ -7,12 +7,28 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from fruits_assets.assets.materialization import GROUP, OWNERS, check, code_version, version_name
+from fruits_assets.assets.materialization import (
+    GROUP,
+    OWNERS,
+    Table,
+    check,
+    code_version,
+    table_metadata,
+    version_name,
+)
 from fruits_assets.resources.lake import Lake, derived_data_version
 from fruits_assets.resources.weights import MobileNetWeights
 
 if TYPE_CHECKING:
     from fruits_assets.mobilenet.convert import ConversionReport
+
+TABLE = Table(
+    descriptions={
+        "images": "Input of the network: RGB pixels, 0 to 255.",
+        "features": "Output of the network: what the layer before the classifier gives.",
+    },
+    lineage={"features": [("keras_weights", "weights")]},
+)
 
 keras_weights = dg.AssetSpec(
     "keras_weights",
@@ -57,7 +73,7 @@ def mobilenet_model(
         version = lake.publish(
             "mobilenet_model",
             folder.name,
-            row_count=report.n_parameters,
+            row_count=1,
             schema={"images": "uint8[n,224,224,3]", "features": "float32[n,1280]"},
             data_version=derived_data_version(code_version(context), {}, {"fingerprint": report.fingerprint}),
             inputs={},
@@ -73,6 +89,7 @@ def mobilenet_model(
             "max_difference_from_keras": report.max_difference,
             "keras_version": report.keras_version,
             "tensorflow_version": report.tensorflow_version,
+            **table_metadata(version, TABLE),
             "dagster/uri": dg.MetadataValue.path(f"{version.uri}/{FLATBUFFER}"),
         },
         data_version=dg.DataVersion(version.data_version),

@@ -19,6 +19,7 @@ SAMPLE_IMAGES = Path(__file__).parents[1] / "sample_images"
 IMAGENET, DEMO, UNTRAINED = "imagenet", "demo", "untrained"
 _SEED = 20
 _CALIBRATION_IMAGES_PER_LABEL = 2
+_MAX_FAULT = 300  # Keras lists every layer
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _WAYS_OUT = (
     f"Set FRUITS_WEIGHTS to the path of a MobileNetV2 .h5 file, or to '{DEMO}' for the bundled weights."
@@ -96,7 +97,7 @@ def _from_file(path: Path) -> LoadedWeights:
         try:
             model.load_weights(path)
         except Exception as error:  # Keras has no class of its own for a file of another network
-            faults.append(str(error))
+            faults.append(str(error)[:_MAX_FAULT])
         else:
             return LoadedWeights(_headless(model) if has_classifier else model, description)
     raise WeightsError(

@@ -104,17 +104,30 @@ def describe_features(features: DataFrame, images: DataFrame) -> dict[str, Any]:
     parts = features.select("features").mapInArrow(_summarise, _SUMMARY_SCHEMA).collect()
     n_sound = sum(part["n_sound"] for part in parts)
     sums = sum((np.frombuffer(part["sums"]) for part in parts), np.zeros(N_FEATURES))
-    row_count = sum(part["n_rows"] for part in parts)
     return {
-        "row_count": row_count,
-        "n_duplicates": row_count - features.select("path").distinct().count(),
+        **_compare_paths(features, images),
+        "row_count": sum(part["n_rows"] for part in parts),
         "n_wrong_length": sum(part["n_wrong_length"] for part in parts),
         "n_not_finite": sum(part["n_not_finite"] for part in parts),
-        "n_missing": images.join(features, "path", how="left_anti").count(),
-        "n_unexpected": features.join(images, "path", how="left_anti").count(),
         "sparsity": sum(part["n_zeros"] for part in parts) / max(1, n_sound * N_FEATURES),
         "feature_means": (sums / max(1, n_sound)).tolist(),
     }
+
+
+def _compare_paths(features: DataFrame, images: DataFrame) -> dict[str, int]:
+    both = images.select("path", F.lit(1).alias("n_images"), F.lit(0).alias("n_features")).union(
+        features.select("path", F.lit(0), F.lit(1))
+    )
+    per_path = both.groupBy("path").agg(
+        F.sum("n_images").alias("n_images"), F.sum("n_features").alias("n_features")
+    )
+    counts = per_path.agg(
+        F.count_if(F.col("n_features") == 0).alias("n_missing"),
+        F.count_if(F.col("n_images") == 0).alias("n_unexpected"),
+        F.coalesce(F.sum(F.greatest(F.col("n_features") - 1, F.lit(0))), F.lit(0)).alias("n_duplicates"),
+    ).first()
+    assert counts is not None
+    return counts.asDict()
 
 
 def _summarise(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -101,8 +101,6 @@ def _jpeg_without(content: bytes) -> Iterator[bytes]:
             if found is None:
                 raise IndexError("JPEG without end marker: nothing says where the picture stops")
             end = found.start()
-        if end > len(content):
-            raise IndexError(f"JPEG marker {marker:#x} reaches beyond the end of the file")
         if _jpeg_segment_is_the_picture(marker, content[position + 4 : position + 16]):
             yield content[position:end]
         position = end

@@ -28,8 +28,8 @@ from fruits_assets.stages import pca_features_csv as csv_stage
 from fruits_assets.stages import pca_model as pca_stage
 from fruits_assets.stages import raw_images as raw_stage
 from fruits_assets.stages import scaled_features as scaling_stage
-from fruits_assets_tests.assets.conftest import Graph, Materialized
 from fruits_assets_tests.conftest import write_image
+from fruits_assets_tests.graph import Graph, Materialized
 
 
 def failed(checks: Iterable[dg.AssetCheckResult]) -> set[str]:

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from fruits_assets.assets.raw_images import TABLE as RAW_TABLE
 from fruits_assets.definitions import defs
 from fruits_assets.stages.moments import moments_of
-from fruits_assets_tests.assets.conftest import ODD_NAMES, Graph, Materialized
+from fruits_assets_tests.graph import ODD_NAMES, Graph, Materialized
 
 ASSETS = [
     "raw_images",
@@ -36,7 +36,7 @@ def test_every_asset_is_published_with_its_rows_and_passes_its_checks(materializ
     rows = {asset: materialized.graph.lake.current(asset).row_count for asset in ASSETS}
     assert rows == {
         "raw_images": N_IMAGES,
-        "mobilenet_model": 2_257_984,
+        "mobilenet_model": 1,
         "mobilenet_features": N_IMAGES,
         "scaled_features": N_IMAGES,
         "pca_model": N_IMAGES - 1,
@@ -113,9 +113,8 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
 def test_the_ui_shows(materialized: Materialized, asset: str, names: set[str]) -> None:
     shown = materialized.metadata(asset)
     assert names <= shown.keys()
-    assert {"dagster/uri"} <= shown.keys()
-    if asset != "mobilenet_model":
-        assert {"dagster/row_count", "dagster/column_schema", "dagster/column_lineage"} <= shown.keys()
+    assert "dagster/uri" in shown
+    assert {"dagster/row_count", "dagster/column_schema", "dagster/column_lineage"} <= shown.keys()
     for name in names:
         if name.endswith(("plot", "sheet", "means", "two_components")):
             assert "data:image/" in shown[name]
@@ -151,7 +150,7 @@ def test_current_json_is_small_and_says_what_made_the_table(materialized: Materi
     assert path.stat().st_size < 10_000
     current = json.loads(path.read_text())
     assert current["inputs"].keys() == {"raw_images", "mobilenet_model"}
-    assert current["params"]["batch_size"] == 4
+    assert current["params"]["batch_size"] == 2
     assert {"pyspark", "numpy", "ai-edge-litert"} <= current["libraries"].keys()
 
 

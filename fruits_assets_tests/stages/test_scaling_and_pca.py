@@ -58,7 +58,8 @@ def folders(
 
 
 def column(table: DataFrame, name: str) -> NDArray[np.float64]:
-    return np.array([row[name] for row in table.sort("path").select(name).collect()])
+    rows = table.sort("path").select(name).collect()
+    return np.asarray([list(row[name]) for row in rows], dtype=np.float64)
 
 
 def read(spark: SparkSession, uri: str, table: str) -> DataFrame:
@@ -69,7 +70,8 @@ def reference_scaled(features: NDArray[np.float32]) -> NDArray[np.float64]:
     exact = features.astype(np.float64)
     std = exact.std(axis=0, ddof=1)
     std[CONSTANT] = np.inf
-    return (exact - exact.mean(axis=0)) / std
+    scaled: NDArray[np.float64] = (exact - exact.mean(axis=0)) / std
+    return scaled
 
 
 def scaled_values(spark: SparkSession, folders: dict[str, str]) -> NDArray[np.float64]:
@@ -89,7 +91,7 @@ def test_scaling_is_spark_mls(spark: SparkSession, folders: dict[str, str]) -> N
     table = read(spark, folders["mobilenet_features"], mobilenet_features.FEATURES)
     vectors = table.select("path", array_to_vector(F.col("features").cast("array<double>")).alias("x"))
     scaler = StandardScaler(withMean=True, withStd=True, inputCol="x", outputCol="y").fit(vectors)
-    expected = column(scaler.transform(vectors).select("path", vector_to_array("y").alias("y")), "y")
+    expected = column(scaler.transform(vectors).select("path", vector_to_array(F.col("y")).alias("y")), "y")
     np.testing.assert_allclose(scaled_values(spark, folders), expected, atol=1e-5)
 
 
@@ -100,7 +102,7 @@ def test_anyone_can_load_the_scaler_and_gets_the_same_table(
     assert (model.getWithMean(), model.getWithStd()) == (True, True)
     table = read(spark, folders["mobilenet_features"], mobilenet_features.FEATURES)
     vectors = table.withColumn("features", array_to_vector(F.col("features").cast("array<double>")))
-    transformed = model.transform(vectors).withColumn("y", vector_to_array("scaled_features"))
+    transformed = model.transform(vectors).withColumn("y", vector_to_array(F.col("scaled_features")))
     np.testing.assert_allclose(scaled_values(spark, folders), column(transformed, "y"), atol=1e-5)
 
 
@@ -157,7 +159,7 @@ def test_the_saved_model_gives_the_scores_in_the_csv_file(
         "scaled_features", array_to_vector(F.col("scaled_features").cast("array<double>"))
     )
     model = PCAModel.load(f"{folders['pca_model']}/{pca_model.MODEL}")
-    scores = model.transform(vectors).withColumn("y", vector_to_array("pca_features"))
+    scores = model.transform(vectors).withColumn("y", vector_to_array(F.col("pca_features")))
     with Path(folders["pca_features_csv"], "results.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["path", "label", *(f"pc_{i}" for i in range(1, 21))]
