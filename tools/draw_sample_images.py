@@ -62,9 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for index in range(options.images_per_label):
             image = draw(label, index, options.images_per_label, options.size, options.seed)
-            image.save(
-                folder / f"r_{index}_{options.size}.jpg", quality=JPEG_QUALITY, optimize=True
-            )
+            image.save(folder / f"r_{index}_{options.size}.jpg", quality=JPEG_QUALITY, optimize=True)
             pictures.setdefault(label, []).append(image)
     if options.contact_sheet:
         contact_sheet(pictures).save(options.contact_sheet)

@@ -318,9 +318,7 @@ def _blur(image: Floats, radius: float) -> Floats:
     return np.fft.ifft2(spectrum).real.astype(np.float32)
 
 
-def _crevices(
-    depth: Floats, facing: Floats, inside: npt.NDArray[np.bool_], radius: float
-) -> Floats:
+def _crevices(depth: Floats, facing: Floats, inside: npt.NDArray[np.bool_], radius: float) -> Floats:
     """Return how far, from 0 to 1, each pixel inside the outline lies behind its surroundings.
 
     `depth` (n, n) grows towards the viewer and is zero outside; `facing` holds, for the pixels
