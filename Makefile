@@ -11,7 +11,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 # `dagster job execute` announces its successor, which needs one more package, at every call.
 export PYTHONWARNINGS := ignore
 
-.PHONY: run test ui lint format clean
+.PHONY: run test test-emr ui lint format clean
 
 run: $(VENV)/run java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
 	$(BIN)/dagster job execute -m fruits_assets.definitions -j fruits_pipeline $(if $(CONFIG),-c $(CONFIG))
@@ -19,6 +19,9 @@ run: $(VENV)/run java ## materialize the whole graph over the sample images (or 
 
 test: $(VENV)/dev java ## all tests
 	$(BIN)/pytest
+
+test-emr: $(VENV)/dev java ## only those of Amazon EMR
+	$(BIN)/pytest fruits_assets_tests/emr fruits_assets_tests/resources/test_emr.py fruits_assets_tests/bootstrap
 
 ui: $(VENV)/run java ## the Dagster UI on http://127.0.0.1:3000
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000

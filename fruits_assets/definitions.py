@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import dagster as dg
+from pydantic import create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fruits_assets.assets import (
@@ -17,9 +18,10 @@ from fruits_assets.assets import (
     scaled_features,
 )
 from fruits_assets.jobs import fruits_pipeline, nightly
+from fruits_assets.resources.emr import EmrSpark
 from fruits_assets.resources.image_source import ImageSource
 from fruits_assets.resources.lake import Lake
-from fruits_assets.resources.spark import LocalSpark
+from fruits_assets.resources.spark import LocalSpark, SparkRunner
 from fruits_assets.resources.weights import MobileNetWeights
 from fruits_assets.sensors import source_changed
 
@@ -33,7 +35,7 @@ class Settings(BaseSettings):
 
     images: str = str(SAMPLE_IMAGES)
     lake: str = "lake"
-    spark: Literal["local"] = "local"
+    spark: Literal["local", "emr"] = "local"
     weights: str = ""
 
     @property
@@ -43,14 +45,41 @@ class Settings(BaseSettings):
         return self.weights or default
 
 
+class FromEmrEnvironment(BaseSettings):
+    """FRUITS_EMR_REGION, FRUITS_EMR_STAGING_URI, ...: an environment variable for every field of EmrSpark."""
+
+    model_config = SettingsConfigDict(env_prefix="FRUITS_EMR_")
+
+
+EmrSettings = create_model(
+    "EmrSettings",
+    __base__=FromEmrEnvironment,
+    **{name: (field.annotation, field) for name, field in EmrSpark.model_fields.items()},  # type: ignore[call-overload]
+)
+
+
 def resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:
     """What the assets get, by the names under which they ask for it."""
     return {
         "images": ImageSource(uri=settings.images),
         "lake": Lake(root=settings.lake),
-        "spark": LocalSpark(),
+        "spark": spark_runner(settings),
         "weights": MobileNetWeights(source=settings.weights_source),
     }
+
+
+def spark_runner(settings: Settings) -> SparkRunner:
+    """The Spark of FRUITS_SPARK.
+
+    Raises:
+        ValueError: a cluster could not reach what the settings name.
+    """
+    if settings.spark == "local":
+        return LocalSpark()
+    for name, uri in (("FRUITS_IMAGES", settings.images), ("FRUITS_LAKE", settings.lake)):
+        if not uri.startswith("s3://"):
+            raise ValueError(f"FRUITS_SPARK=emr needs {name} to be an s3:// prefix, and it is '{uri}'.")
+    return EmrSpark(**EmrSettings().model_dump())
 
 
 GRAPH = dg.load_assets_from_modules(

@@ -1,0 +1,134 @@
+"""A node's Python and Spark: what the real bootstrap action makes, and Spark as EMR brings it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PYSPARK = "pyspark==3.5.6"
+"""The Spark of EMR 7.13."""
+
+_PROJECT = Path(__file__).parents[2]
+_BOOTSTRAP = _PROJECT / "bootstrap" / "bootstrap-emr.sh"
+_REQUIREMENTS = _PROJECT / "bootstrap" / "requirements-emr.txt"
+_FOLDER_VARIABLE = "FRUITS_EMR_TEST_VENV"
+_READY = "ready"
+
+
+class ClusterEnvironmentError(RuntimeError):
+    """The cluster's Python cannot be made here; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class ClusterEnvironment:
+    """A virtual environment with the cluster's packages and with Spark."""
+
+    venv: Path
+
+    @property
+    def python(self) -> Path:
+        """What stands at /opt/fruits/venv/bin/python on a node."""
+        return self.venv / "bin" / "python"
+
+    @property
+    def spark_submit(self) -> Path:
+        """The command that EMR's command-runner starts."""
+        return self.venv / "bin" / "spark-submit"
+
+    @property
+    def spark_home(self) -> Path:
+        """What SPARK_HOME is on a node: the command would look for it in any other `python3` first."""
+        return next(self.venv.glob("lib/python3.*/site-packages/pyspark"))
+
+
+def cluster_environment() -> ClusterEnvironment:
+    """The environment for today's requirements, made on first use: minutes, and about 1 GB.
+
+    Raises:
+        ClusterEnvironmentError: no Python 3.11, or something could not be installed.
+    """
+    parent = Path(os.environ.get(_FOLDER_VARIABLE) or _PROJECT / ".venv" / "emr").absolute()
+    folder = parent / _key()[:16]
+    parent.mkdir(parents=True, exist_ok=True)
+    with _alone(parent / "lock"):
+        if not (folder / _READY).exists():
+            _make(folder)
+    return ClusterEnvironment(folder / "venv")
+
+
+def _key() -> str:
+    return hashlib.sha256(_REQUIREMENTS.read_bytes() + PYSPARK.encode()).hexdigest()
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Two test runs that start at once must not install into one folder."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(folder: Path) -> None:
+    python = _python_3_11()
+    print(f"Making the cluster's Python in {folder}: minutes, once.", file=sys.__stderr__, flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    venv = folder / "venv"
+    _run(
+        ["bash", str(_BOOTSTRAP), str(_REQUIREMENTS)],
+        {
+            "FRUITS_PYTHON": python,
+            "FRUITS_VENV": str(venv),
+            "PATH": f"{_refuse_sudo(folder / 'bin')}:{os.environ.get('PATH', os.defpath)}",
+        },
+    )
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, "--constraint", str(_REQUIREMENTS), PYSPARK], {})
+    (folder / _READY).touch()
+
+
+def _refuse_sudo(folder: Path) -> Path:
+    """A folder for PATH: the script, which owns its node, must not install anything on this machine."""
+    folder.mkdir()
+    (folder / "sudo").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    (folder / "sudo").chmod(0o755)
+    return folder
+
+
+def _run(command: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        command,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    if done.returncode:
+        raise ClusterEnvironmentError(
+            f"'{' '.join(command)}' ended with {done.returncode}:\n{done.stdout[-4000:]}"
+        )
+
+
+def _python_3_11() -> str:
+    """Either this one or one on PATH that really starts, which a version manager's need not."""
+    on_path = [
+        str(Path(folder) / "python3.11") for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)
+    ]
+    check = "import ensurepip, sys; sys.exit(sys.version_info[:2] != (3, 11))"
+    for python in [sys.executable, *on_path]:
+        if shutil.which(python) and not subprocess.run([python, "-c", check], capture_output=True).returncode:
+            return python
+    raise ClusterEnvironmentError(
+        "The tests of Amazon EMR need Python 3.11 with venv, as a cluster has it: install python3.11 "
+        "(and python3.11-venv) so that it is on PATH."
+    )

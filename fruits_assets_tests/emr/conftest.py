@@ -1,0 +1,52 @@
+"""What the tests of Amazon EMR share: one stand-in for it, and buckets."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import boto3
+import fsspec
+import pytest
+
+from fruits_assets_tests.emr.cluster_environment import ClusterEnvironment, cluster_environment
+from fruits_assets_tests.emr.fake_emr import REGION, FakeEmr
+
+
+@pytest.fixture(scope="package", name="cluster_environment")
+def _cluster_environment() -> ClusterEnvironment:
+    """The Python and Spark of a cluster: minutes the first time."""
+    return cluster_environment()
+
+
+@pytest.fixture(scope="package")
+def fake_emr(
+    s3: str, cluster_environment: ClusterEnvironment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FakeEmr]:
+    """EMR and S3, in the environment of all tests of this folder.
+
+    It asks for `s3`, the one without EMR, so that this one's endpoint is set later and unset earlier.
+    """
+    root = tmp_path_factory.mktemp("fake_emr")
+    with FakeEmr(cluster_environment, root) as emr, pytest.MonkeyPatch.context() as environment:
+        for name, value in emr.variables.items():
+            environment.setenv(name, value)
+        # File systems that were made before go on talking to the other endpoint.
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        yield emr
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture(autouse=True)
+def _calm_after_each_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "fake_emr" in request.fixturenames:
+        request.getfixturevalue("fake_emr").calm()
+
+
+@pytest.fixture
+def bucket(fake_emr: FakeEmr) -> str:
+    """The name of an empty bucket of this test's own."""
+    name = f"fruits-{uuid.uuid4().hex[:12]}"
+    boto3.client("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    return name
