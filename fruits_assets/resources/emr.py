@@ -198,7 +198,7 @@ class EmrSpark(SparkRunner):
     def _ready_cluster(self, context: dg.AssetExecutionContext) -> str:
         """The cluster to use, started if need be, once it takes steps."""
         cluster_id = self.cluster_id or self._shared_cluster(context)
-        said = ""
+        started, said = time.monotonic(), ""
         while True:
             cluster = self._describe_cluster(cluster_id)
             state = cluster["Status"]["State"]
@@ -206,9 +206,10 @@ class EmrSpark(SparkRunner):
                 return cluster_id
             if state not in _ALIVE:
                 raise EmrError(f"Cluster {cluster_id} is {state}: {_reason(cluster)}")
-            if state != said:
-                context.log.info(f"Cluster {cluster_id} is {state}, which takes some minutes")
-                said = state
+            line = f"Cluster {cluster_id} is {state}, {_minutes_since(started)} min"
+            if line != said:
+                context.log.info(line)
+                said = line
             time.sleep(self.poll_s)
 
     def _describe_cluster(self, cluster_id: str) -> dict[str, Any]:
@@ -393,15 +394,16 @@ class EmrSpark(SparkRunner):
     def _wait_for_step(
         self, context: dg.AssetExecutionContext, cluster_id: str, step_id: str
     ) -> dict[str, Any]:
-        said = ""
+        started, said = time.monotonic(), ""
         while True:
             step: dict[str, Any] = self._emr.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]
             state = step["Status"]["State"]
             if state not in _STEP_UNDER_WAY:
                 return step
-            if state != said:
-                context.log.info(f"Step {step_id} is {state}")
-                said = state
+            line = f"Step {step_id} is {state}, {_minutes_since(started)} min"
+            if line != said:
+                context.log.info(line)
+                said = line
             cluster = self._describe_cluster(cluster_id)
             if cluster["Status"]["State"] not in _ALIVE:
                 raise EmrError(
@@ -505,6 +507,10 @@ def _bucket_and_key(uri: str) -> tuple[str, str]:
             "FRUITS_LAKE are s3:// prefixes."
         )
     return parts.netloc, parts.path.strip("/")
+
+
+def _minutes_since(started: float) -> int:
+    return int((time.monotonic() - started) / 60)
 
 
 def _reason(of: Mapping[str, Any]) -> str:
