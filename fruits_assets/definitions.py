@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import dagster as dg
-from pydantic import create_model
+from pydantic import ValidationError, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fruits_assets.assets import (
@@ -58,6 +58,26 @@ EmrSettings = create_model(
 )
 
 
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+
+def from_environment(settings: type[AnySettings]) -> AnySettings:
+    """Read settings.
+
+    Raises:
+        ValueError: names each wrong variable, its value and what it should be.
+    """
+    try:
+        return settings()
+    except ValidationError as error:
+        prefix = settings.model_config["env_prefix"]
+        faults = [
+            f"{prefix}{fault['loc'][0]}".upper() + f"={fault['input']}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        raise ValueError("; ".join(faults)) from error
+
+
 def resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:
     """What the assets get, by the names under which they ask for it."""
     return {
@@ -79,7 +99,7 @@ def spark_runner(settings: Settings) -> SparkRunner:
     for name, uri in (("FRUITS_IMAGES", settings.images), ("FRUITS_LAKE", settings.lake)):
         if not uri.startswith("s3://"):
             raise ValueError(f"FRUITS_SPARK=emr needs {name} to be an s3:// prefix, and it is '{uri}'.")
-    return EmrSpark(**EmrSettings().model_dump())
+    return EmrSpark(**from_environment(EmrSettings).model_dump())
 
 
 GRAPH = dg.load_assets_from_modules(
@@ -92,6 +112,6 @@ defs = dg.Definitions(
     jobs=[fruits_pipeline],
     schedules=[nightly],
     sensors=[source_changed],
-    resources=resources(Settings()),
+    resources=resources(from_environment(Settings)),
     executor=dg.in_process_executor,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
-from fruits_assets.definitions import Settings
+from fruits_assets.definitions import Settings, from_environment
 from fruits_assets.resources.lake import Lake
 from fruits_assets.stages.pca_features_csv import CSV, PARQUET
 
@@ -62,7 +62,7 @@ def _cell(value: object) -> str:
 
 def main() -> None:
     """Print the summary of the lake that the settings name."""
-    print(f"\n{summary(Lake(root=Settings().lake))}\n")
+    print(f"\n{summary(Lake(root=from_environment(Settings).lake))}\n")
 
 
 if __name__ == "__main__":

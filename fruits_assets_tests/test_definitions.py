@@ -8,9 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from pydantic import ValidationError
 
-from fruits_assets.definitions import SAMPLE_IMAGES, Settings, defs, resources
+from fruits_assets.definitions import SAMPLE_IMAGES, Settings, defs, from_environment, resources
 from fruits_assets_tests.conftest import write_image
 
 
@@ -53,8 +52,8 @@ def test_the_bundled_images_go_with_the_bundled_weights_and_photos_with_imagenet
 
 def test_an_unknown_spark_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRUITS_SPARK", "databricks")
-    with pytest.raises(ValidationError, match="spark"):
-        Settings()
+    with pytest.raises(ValueError, match=r"FRUITS_SPARK=databricks: Input should be 'local' or 'emr'"):
+        from_environment(Settings)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,10 @@ class ClusterEnvironmentError(RuntimeError):
     """The cluster's Python cannot be made here; the message says what is missing."""
 
 
+class NoPython311Error(ClusterEnvironmentError):
+    """This machine lacks the Python of a cluster; its own may be newer."""
+
+
 @dataclass(frozen=True)
 class ClusterEnvironment:
     """A virtual environment with the cluster's packages and with Spark."""
@@ -53,7 +57,8 @@ def cluster_environment() -> ClusterEnvironment:
     """The environment for today's requirements, made on first use: minutes, and about 1 GB.
 
     Raises:
-        ClusterEnvironmentError: no Python 3.11, or something could not be installed.
+        NoPython311Error: there is none.
+        ClusterEnvironmentError: something could not be installed.
     """
     parent = Path(os.environ.get(_FOLDER_VARIABLE) or _PROJECT / ".venv" / "emr").absolute()
     folder = parent / _key()[:16]
@@ -128,7 +133,7 @@ def _python_3_11() -> str:
     for python in [sys.executable, *on_path]:
         if shutil.which(python) and not subprocess.run([python, "-c", check], capture_output=True).returncode:
             return python
-    raise ClusterEnvironmentError(
+    raise NoPython311Error(
         "The tests of Amazon EMR need Python 3.11 with venv, as a cluster has it: install python3.11 "
         "(and python3.11-venv) so that it is on PATH."
     )

@@ -15,7 +15,7 @@ import boto3
 import dagster as dg
 import pytest
 
-from fruits_assets.definitions import EmrSettings, Settings, resources
+from fruits_assets.definitions import EmrSettings, Settings, from_environment, resources
 from fruits_assets.resources.emr import EmrError, EmrSpark, code_archive
 
 NAMES = ("staging_uri", "log_uri", "bootstrap_uri", "service_role", "instance_profile", "subnet_id")
@@ -102,8 +102,8 @@ def test_every_setting_comes_from_an_environment_variable(monkeypatch: pytest.Mo
     assert isinstance(spark, EmrSpark)
     assert (spark.core_instance_count, spark.spot, spark.region) == (7, True, "eu-west-3")
     monkeypatch.setenv("FRUITS_EMR_CORE_INSTANCE_COUNT", "many")
-    with pytest.raises(ValueError, match="core_instance_count"):
-        EmrSettings()
+    with pytest.raises(ValueError, match="FRUITS_EMR_CORE_INSTANCE_COUNT=many: Input should be"):
+        from_environment(EmrSettings)
 
 
 def test_a_cluster_is_asked_for_with_all_that_was_set(emr: EmrSpark) -> None:
