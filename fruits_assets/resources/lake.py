@@ -108,7 +108,7 @@ class Lake(dg.ConfigurableResource):
 
     @contextmanager
     def new_version(self, asset: str, version: str) -> Iterator[UPath]:
-        """A fresh folder for a stage to write into; it is removed if the stage fails.
+        """A fresh folder for a stage to write into; it is removed if that fails before it is published.
 
         Raises:
             LakeError: that version exists.
@@ -123,7 +123,10 @@ class Lake(dg.ConfigurableResource):
         try:
             yield folder
         except BaseException:
-            _remove(folder)
+            # What fails once it is published, such as the removal of old versions, must not take it away.
+            current = self.find(asset)
+            if current is None or current.version != version:
+                _remove(folder)
             raise
 
     def publish(

@@ -130,6 +130,21 @@ def test_a_crash_while_current_json_is_replaced_leaves_the_old_one(
     assert lake.current("table").version == "run-2"
 
 
+def test_a_failure_after_the_publication_does_not_take_the_published_version_away(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(lake, "run-0", "old")
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("while old versions were looked for")
+
+    monkeypatch.setattr(Lake, "_retire", fail)
+    with pytest.raises(ConnectionError):
+        publish(lake, "run-1", "new")
+    assert lake.current("table").version == "run-1"
+    assert (lake.place("table") / "versions" / "run-1" / "results.csv").read_text() == "new"
+
+
 @pytest.mark.parametrize("root", ["{file}/below", "s3://no-such-bucket/lake"])
 def test_a_place_that_cannot_be_written_to_is_refused_with_its_name(
     root: str, tmp_path: Path, s3: str

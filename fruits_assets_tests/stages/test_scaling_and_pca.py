@@ -45,8 +45,14 @@ def folders(
     spark: SparkSession, features: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     """All stages from features on, run once."""
-    root = tmp_path_factory.mktemp("pca")
-    uris = {"mobilenet_features": write_features(spark, features, root / "features", 3)}
+    return run_stages(spark, features, tmp_path_factory.mktemp("pca"), n_parts=3)
+
+
+def run_stages(
+    spark: SparkSession, features: NDArray[np.float32], root: Path, n_parts: int
+) -> dict[str, str]:
+    """Write a features table in so many parts and run all stages after it; the folder of each."""
+    uris = {"mobilenet_features": write_features(spark, features, root / "features", n_parts)}
     for name in ("scaled_features", "pca_model", "pca_features_csv"):
         uris[name] = str(root / name)
     scaled_features.scaled_features(spark, uris, uris["scaled_features"], scaled_features.Params())
@@ -185,14 +191,7 @@ def test_the_sign_makes_the_largest_entry_of_each_component_positive(folders: di
 def test_another_partitioning_gives_the_same_file(
     spark: SparkSession, folders: dict[str, str], features: NDArray[np.float32], tmp_path: Path
 ) -> None:
-    uris = {"mobilenet_features": write_features(spark, features, tmp_path / "features", 11)}
-    for name in ("scaled_features", "pca_model", "pca_features_csv"):
-        uris[name] = str(tmp_path / name)
-    scaled_features.scaled_features(spark, uris, uris["scaled_features"], scaled_features.Params())
-    pca_model.pca_model(spark, uris, uris["pca_model"], pca_model.Params(20, None))
-    pca_features_csv.pca_features_csv(
-        spark, uris, uris["pca_features_csv"], pca_features_csv.Params("columns")
-    )
+    uris = run_stages(spark, features, tmp_path, n_parts=11)
     ours, first = (
         pq.read_table(Path(place["pca_features_csv"]) / "results.parquet") for place in (uris, folders)
     )
