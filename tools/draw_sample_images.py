@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from fruit_kinds import KINDS
-from fruit_renderer import render
+from fruit_renderer import Kind, render
 from PIL import Image, ImageDraw
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent.parent / "fruits_assets" / "sample_images"
@@ -20,12 +20,12 @@ SHEET_MARGIN = 4
 SHEET_HEADING = 14
 
 
-def draw(label: str, index: int, images_per_label: int, size: int, seed: int) -> Image.Image:
-    """Return image number `index` of a label, `size` pixels square."""
+def draw(kind: Kind, index: int, images_per_label: int, size: int, seed: int) -> Image.Image:
+    """Return image number `index` of a kind of fruit, `size` pixels square."""
     # crc32, unlike hash(), is the same in every process.
-    rng = np.random.default_rng([seed, zlib.crc32(label.encode()), index])
+    rng = np.random.default_rng([seed, zlib.crc32(kind.label.encode()), index])
     turn = 2 * np.pi * index / images_per_label
-    return Image.fromarray(render(KINDS[label], rng, size, turn=turn))
+    return Image.fromarray(render(kind, rng, size, turn=turn))
 
 
 def contact_sheet(pictures: dict[str, list[Image.Image]]) -> Image.Image:
@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Draw every kind of fruit into its own folder."""
     options = parse_arguments(arguments)
     pictures: dict[str, list[Image.Image]] = {}
-    for label in KINDS:
+    for label, kind in KINDS.items():
         folder = options.out / label
         folder.mkdir(parents=True, exist_ok=True)
         for index in range(options.images_per_label):
-            image = draw(label, index, options.images_per_label, options.size, options.seed)
+            image = draw(kind, index, options.images_per_label, options.size, options.seed)
             image.save(folder / f"r_{index}_{options.size}.jpg", quality=JPEG_QUALITY, optimize=True)
             pictures.setdefault(label, []).append(image)
     if options.contact_sheet:

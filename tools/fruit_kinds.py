@@ -3,24 +3,24 @@
 import numpy as np
 from fruit_renderer import Body, Cells, Kind, Marks, Ornament, Pose
 
-_STEM = Body(
+STEM = Body(
     profile=((0, 0.36), (0.055, 0.35), (0.045, 0.2), (0.05, 0.0), (0, -0.02)),
     gradient=((0, "#4a3018"), (0.3, "#6b4a24"), (1, "#7a6a2c")),
     bend=0.6,
     gloss=0.05,
 )
-_STALK = Body(
+STALK = Body(
     profile=((0, 0.7), (0.3, 0.5), (0.24, 0.25), (0.15, 0.08), (0.14, 0.0), (0, 0.0)),
     gradient=((0, "#b9c47a"), (0.7, "#a8b866"), (1, "#d8d2a2")),
     gloss=0.08,
 )
-_BUTTON = Body(
+BUTTON = Body(
     profile=((0, 0.03), (0.06, 0.03), (0.1, 0.0), (0, -0.04)),
     gradient=((0, "#8a7a3a"), (0.5, "#5f6a26"), (1, "#4f5a20")),
     ridges=(5, 0.5, 1.0),
     gloss=0.05,
 )
-_CROWN_LEAF = Body(
+CROWN_LEAF = Body(
     profile=((0, 0.98), (0.04, 0.85), (0.11, 0.5), (0.15, 0.15), (0.12, 0.0), (0, -0.02)),
     gradient=((0, "#a89a5c"), (0.12, "#7f9c55"), (0.5, "#5b8748"), (1, "#a9b878")),
     flatten=0.16,
@@ -28,7 +28,7 @@ _CROWN_LEAF = Body(
     bend=0.6,
     gloss=0.15,
 )
-_HUSK = Body(
+HUSK = Body(
     profile=((0, 1.3), (0.05, 1.2), (0.24, 0.8), (0.36, 0.35), (0.22, 0.0), (0, -0.05)),
     gradient=((0, "#d3cf8a"), (0.3, "#9cb955"), (0.8, "#86a846"), (1, "#c3cc86")),
     ridges=(26, 0.1, 1.0),
@@ -37,7 +37,7 @@ _HUSK = Body(
     bend=-0.25,
     gloss=0.08,
 )
-_SEPAL = Body(
+SEPAL = Body(
     profile=((0, 0.56), (0.1, 0.52), (0.25, 0.34), (0.18, 0.12), (0.12, 0.0), (0, -0.02)),
     gradient=((0, "#6a4f28"), (0.2, "#7c7a42"), (0.7, "#8c9a5a"), (1, "#6b7440")),
     ridges=(18, 0.08, 1.0),
@@ -68,7 +68,7 @@ _ALL_KINDS = (
             gloss=0.3,
             shininess=28,
         ),
-        (Ornament(_STEM, (0, 0.52), tilt=(0.15, 0.15), scale=(1.3, 1.3)),),
+        (Ornament(STEM, (0, 0.52), tilt=(0.15, 0.15), scale=(1.3, 1.3)),),
         Pose(lean=(0.15, 1.0), roll=(-0.5, 0.5)),
     ),
     Kind(
@@ -110,8 +110,8 @@ _ALL_KINDS = (
             shininess=30,
         ),
         (
-            Ornament(_HUSK, (0.22, -1.5), 7, tilt=(0.45, 0.75), scale=(0.85, 1.1), spiral=True),
-            Ornament(_STALK, (0, -1.75)),
+            Ornament(HUSK, (0.22, -1.5), 7, tilt=(0.45, 0.75), scale=(0.85, 1.1), spiral=True),
+            Ornament(STALK, (0, -1.75)),
         ),
         Pose(lean=(-0.4, 0.4), roll=(-np.pi, np.pi)),
     ),
@@ -133,8 +133,8 @@ _ALL_KINDS = (
             shininess=35,
         ),
         (
-            Ornament(_SEPAL, (0.05, 0.6), 4, tilt=(1.36, 1.36), scale=(1.15, 1.15), jitter=0.04),
-            Ornament(_STEM, (0, 0.58), scale=(0.7, 0.7)),
+            Ornament(SEPAL, (0.05, 0.6), 4, tilt=(1.36, 1.36), scale=(1.15, 1.15), jitter=0.04),
+            Ornament(STEM, (0, 0.58), scale=(0.7, 0.7)),
         ),
         Pose(lean=(0.3, 1.35), roll=(-0.6, 0.6)),
     ),
@@ -156,7 +156,7 @@ _ALL_KINDS = (
             gloss=0.35,
             shininess=22,
         ),
-        (Ornament(_BUTTON, (0, 1.28), scale=(1, 1)),),
+        (Ornament(BUTTON, (0, 1.28), scale=(1, 1)),),
         Pose(lean=(-0.6, 0.7), roll=(-np.pi, np.pi)),
     ),
     Kind(
@@ -176,7 +176,7 @@ _ALL_KINDS = (
             gloss=0.3,
             shininess=18,
         ),
-        (Ornament(_BUTTON, (0, 0.91), scale=(1.2, 1.2)),),
+        (Ornament(BUTTON, (0, 0.91), scale=(1.2, 1.2)),),
         Pose(lean=(-1.5, 1.5), roll=(-1.5, 1.5)),
         stretch=0.03,
     ),
@@ -203,7 +203,7 @@ _ALL_KINDS = (
             gloss=0.12,
             shininess=14,
         ),
-        (Ornament(_CROWN_LEAF, (0.12, 0.93), 40, tilt=(1.2, 0.0), scale=(0.55, 1.4), spiral=True),),
+        (Ornament(CROWN_LEAF, (0.12, 0.93), 40, tilt=(1.2, 0.0), scale=(0.55, 1.4), spiral=True),),
         Pose(lean=(-0.35, 0.45), roll=(-0.7, 0.7)),
     ),
 )
