@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -36,7 +35,7 @@ FINISHING_LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 1e-4
 LABEL_SMOOTHING = 0.1
 DROPOUT = 0.2
-# Keras' 0.999 is for a million steps: after a few thousand, the moving statistics would still be the initial ones.
+# Keras' 0.999 is for a million steps: after a few hundred, the moving statistics are still the initial ones.
 BATCH_NORMALISATION_MOMENTUM = 0.95
 
 Pixels = npt.NDArray[np.uint8]
@@ -111,7 +110,7 @@ def augmented(pixels: Pixels, size: int, rng: np.random.Generator) -> Pixels:
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no type hints
-    """Shuffled, augmented batches; each follows from seed, epoch and number, so a resumed run gets the same."""
+    """Shuffled, augmented batches; each follows from seed, epoch and number: a resumed run gets the same."""
 
     def __init__(self, pixels: Pixels, labels: npt.NDArray[np.int64], size: int, seed: int) -> None:
         super().__init__(workers=2, max_queue_size=8)
@@ -158,12 +157,25 @@ def classifier(size: int) -> keras.Model:
 
 
 def train(
-    model: keras.Model, data: Batches, validation: tuple[Any, Any], epochs: int, rate: float, backup: Path
+    model: keras.Model,
+    pixels: Pixels,
+    labels: npt.NDArray[np.int64],
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    checkpoint: Path,
 ) -> None:
-    """Fit with a cosine schedule, keeping after each epoch what a resumed run needs."""
+    """Fit with a cosine schedule, keeping after each epoch what a resumed run needs.
+
+    The first tenth of the pictures is for validation: it is neither trained on nor augmented.
+    """
+    size = model.input_shape[1]
+    print(f"training at {size} x {size} pixels")
+    n_validation = round(len(pixels) * VALIDATION_SHARE)
+    data = Batches(pixels[n_validation:], labels[n_validation:], size, seed)
     steps = len(data) * epochs
     schedule = keras.optimizers.schedules.CosineDecay(
-        rate / 20, steps, alpha=0.01, warmup_target=rate, warmup_steps=steps // 20
+        learning_rate / 20, steps, alpha=0.01, warmup_target=learning_rate, warmup_steps=steps // 20
     )
     model.compile(
         keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY),
@@ -171,9 +183,16 @@ def train(
         metrics=["accuracy"],
         jit_compile=False,
     )
-    set_epoch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: setattr(data, "epoch", epoch))
-    resume = keras.callbacks.BackupAndRestore(str(backup), delete_checkpoint=False)
-    model.fit(data, validation_data=validation, epochs=epochs, callbacks=[resume, set_epoch], shuffle=False)
+    model.fit(
+        data,
+        validation_data=(as_input(resized(pixels[:n_validation], size)), one_hot(labels[:n_validation])),
+        epochs=epochs,
+        shuffle=False,  # Batches does it, the same way after an interruption
+        callbacks=[
+            keras.callbacks.BackupAndRestore(str(checkpoint), delete_checkpoint=False),
+            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: setattr(data, "epoch", epoch)),
+        ],
+    )
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -193,25 +212,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     keras.utils.set_random_seed(options.seed)
     pixels, labels = drawn(options.work / "pictures", options.images_per_kind, options.seed)
-    n_validation = round(len(pixels) * VALIDATION_SHARE)
-    print(f"{len(pixels) - n_validation} pictures of {len(ALL_KINDS)} kinds, {n_validation} more to validate")
+    # Checkpoints of other arguments are none of this training.
+    work = options.work / "-".join(str(value) for value in (options.seed, *pixels.shape[:1], options.epochs))
+    small, full = classifier(SMALL_SIZE), classifier(IMAGE_SIZE)
+    train(small, pixels, labels, options.epochs, LEARNING_RATE, options.seed, work / "small")
+    full.set_weights(small.get_weights())
+    train(
+        full, pixels, labels, options.finishing_epochs, FINISHING_LEARNING_RATE, options.seed, work / "full"
+    )
 
-    model = None
-    for size, epochs, rate in (
-        (SMALL_SIZE, options.epochs, LEARNING_RATE),
-        (IMAGE_SIZE, options.finishing_epochs, FINISHING_LEARNING_RATE),
-    ):
-        print(f"training at {size} x {size} pixels")
-        smaller, model = model, classifier(size)
-        if smaller is not None:
-            model.set_weights(smaller.get_weights())
-        data = Batches(pixels[n_validation:], labels[n_validation:], size, options.seed)
-        seen = as_input(resized(pixels[:n_validation], size)), one_hot(labels[:n_validation])
-        train(model, data, seen, epochs, rate, options.work / f"checkpoint_{size}")
-
-    assert model is not None
-    headless = keras.Model(model.input, model.layers[-3].output)
-    np.savez_compressed(options.out, **{v.path: np.asarray(v, np.float16) for v in headless.weights})
+    without_head = full.layers[:-2]
+    halves = {v.path: np.asarray(v, np.float16) for layer in without_head for v in layer.weights}
+    with options.out.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **halves)
     content = options.out.read_bytes()
     print(f"{options.out}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}")
 
