@@ -64,7 +64,8 @@ class Graph:
         shutil.copytree(self.source, copied.source, symlinks=True)
         shutil.copytree(self.lake_root, copied.lake_root)
         for current in copied.lake_root.glob("*/current.json"):
-            current.write_text(current.read_text().replace(str(self.lake_root), str(copied.lake_root)))
+            text = current.read_text().replace(str(self.lake_root), str(copied.lake_root))
+            current.write_text(text.replace(str(self.source), str(copied.source)))
         return copied
 
 

@@ -28,10 +28,10 @@ DRAWN_SIZE = 100
 JPEG_QUALITIES = (70, 95)
 WHITE_SHARE = 0.5
 VALIDATION_SHARE = 0.1
-SMALL_SIZE = 96
+SMALL_SIZE = 80
 BATCH_SIZE = 32
 LEARNING_RATE = 1.5e-3
-FINISHING_LEARNING_RATE = 1e-4
+FINISHING_LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 1e-4
 LABEL_SMOOTHING = 0.1
 DROPOUT = 0.2
@@ -201,7 +201,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--out", type=Path, default=DEMO_WEIGHTS, help="file to write, .npz")
     parser.add_argument("--work", type=Path, default=Path("training"), help="pictures and checkpoints")
     parser.add_argument("--images-per-kind", type=int, default=200)
-    parser.add_argument("--epochs", type=int, default=20, help=f"at {SMALL_SIZE} x {SMALL_SIZE} pixels")
+    parser.add_argument("--epochs", type=int, default=12, help=f"at {SMALL_SIZE} x {SMALL_SIZE} pixels")
     parser.add_argument("--finishing-epochs", type=int, default=2, help=f"at {IMAGE_SIZE} x {IMAGE_SIZE}")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args(arguments)

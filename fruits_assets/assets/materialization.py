@@ -77,6 +77,7 @@ def run_and_publish(
     table: Table,
     told_apart_by: Sequence[str] = (),
     stable_files: Sequence[str] = (),
+    previous: Version | None = None,
 ) -> Published:
     """Run a stage over the published versions of its inputs and publish what it wrote.
 
@@ -85,11 +86,16 @@ def run_and_publish(
         told_apart_by: facts of the result that, with the inputs and the code, decide what the data
             is; none means that the parameters do.
         stable_files: see `Lake.publish`.
+        previous: the version that the stage may take over from, see `Lake.reusable`.
     """
+    from fruits_assets.stages.reuse import PREVIOUS
+
     asset = context.asset_key.to_user_string()
     used = {name: lake.current(name) for name in inputs}
     with lake.new_version(asset, version_name(context)) as folder:
         uris = {name: version.uri for name, version in used.items()}
+        if previous:
+            uris[PREVIOUS] = previous.uri
         result = spark.run(context, stage, uris, str(folder), params)
         settings = asdict(params)  # type: ignore[call-overload]
         identity = {name: result.metadata[name] for name in told_apart_by} or settings
@@ -99,6 +105,7 @@ def run_and_publish(
             row_count=result.row_count,
             schema=result.schema,
             data_version=derived_data_version(code_version(context), used, identity),
+            code_version=code_version(context),
             inputs=used,
             params=settings,
             facts=result.metadata,

@@ -7,7 +7,14 @@ import dagster as dg
 from pydantic import Field
 
 from fruits_assets.assets.config import checked, config_of
-from fruits_assets.assets.materialization import GROUP, OWNERS, Table, check, run_and_publish
+from fruits_assets.assets.materialization import (
+    GROUP,
+    OWNERS,
+    Table,
+    check,
+    code_version,
+    run_and_publish,
+)
 from fruits_assets.assets.mobilenet_model import mobilenet_model
 from fruits_assets.assets.raw_images import raw_images
 from fruits_assets.resources.lake import Lake
@@ -19,11 +26,13 @@ TABLE = Table(
     descriptions={
         "path": "Path of the image below the source.",
         "label": "Name of the folder that holds the image.",
+        "sha256": "SHA-256 of the image's content: what the features belong to.",
         "features": "1280 outputs of the layer before MobileNetV2's classifier, each 0 to 6.",
     },
     lineage={
         "path": [("raw_images", "path")],
         "label": [("raw_images", "label")],
+        "sha256": [("raw_images", "sha256")],
         "features": [("raw_images", "content")],
     },
 )
@@ -46,7 +55,7 @@ class FeaturesConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pyspark", "tensorflow", "parquet"},
-    code_version="1",
+    code_version="2",
     check_specs=[
         dg.AssetCheckSpec(
             "same_rows_as_raw_images",
@@ -73,21 +82,24 @@ def mobilenet_features(
 ) -> dg.MaterializeResult:
     """1280 features of every photo, by MobileNetV2 without its classifier.
 
-    Each worker decodes, resizes to 224 x 224 (bicubic) and runs the broadcast flatbuffer.
+    Each worker decodes, resizes to 224 x 224 (bicubic) and runs the broadcast flatbuffer. Features of
+    content that the previous version has, by the same network, are taken over.
     """
     from fruits_assets.stages import mobilenet_features as stage
 
     config = config_of(context, FeaturesConfig)
     network = lake.current("mobilenet_model")
+    fingerprint = str(network.facts["fingerprint"])
     published = run_and_publish(
         context,
         spark,
         lake,
         stage.mobilenet_features,
         ["raw_images", "mobilenet_model"],
-        stage.Params(str(network.facts["fingerprint"]), config.batch_size),
+        stage.Params(fingerprint, config.batch_size),
         TABLE,
         told_apart_by=["fingerprint"],
+        previous=lake.reusable("mobilenet_features", code_version(context), fingerprint=fingerprint),
     )
     return published.result(metadata(published.facts, str(network.facts["weights"])), checks(published.facts))
 
@@ -98,6 +110,8 @@ def metadata(facts: Mapping[str, Any], weights: str) -> dict[str, Any]:
 
     return {
         "images_per_s": facts["images_per_s"],
+        "computed": facts["n_computed"],
+        "reused": facts["n_reused"],
         "seconds": facts["seconds"],
         "engine": ENGINE,
         "fingerprint": facts["fingerprint"],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from upath import UPath
 
 from fruits_assets.assets.materialization import (
     GROUP,
@@ -58,31 +59,38 @@ def mobilenet_model(
 ) -> dg.MaterializeResult:
     """Headless MobileNetV2 as a frozen LiteRT flatbuffer: 224 x 224 RGB pixels in, 1280 features out.
 
-    Workers run this file on one thread each. They need no TensorFlow.
+    Workers run this file on one thread each. They need no TensorFlow. Of unchanged weights it is made once.
     """
     from fruits_assets.mobilenet import convert
     from fruits_assets.mobilenet.extractor import FLATBUFFER
+    from fruits_assets.mobilenet.weights import identity
 
+    origin = identity(weights.source)
     with (
         tempfile.TemporaryDirectory() as scratch,
         lake.new_version("mobilenet_model", version_name(context)) as folder,
     ):
-        report = convert.convert_in_own_process(weights.source, Path(scratch), context.log.info)
+        made = Path(scratch)
+        before = lake.reusable("mobilenet_model", code_version(context), **origin)
+        reused = convert.converted_before(UPath(before.uri), made) if before else None
+        report = reused or convert.convert_in_own_process(weights.source, made, context.log.info)
         for name in (FLATBUFFER, convert.REPORT):
-            (folder / name).write_bytes((Path(scratch) / name).read_bytes())
+            (folder / name).write_bytes((made / name).read_bytes())
         version = lake.publish(
             "mobilenet_model",
             folder.name,
             row_count=1,
             schema={"images": "uint8[n,224,224,3]", "features": "float32[n,1280]"},
             data_version=derived_data_version(code_version(context), {}, {"fingerprint": report.fingerprint}),
+            code_version=code_version(context),
             inputs={},
-            params={"source": weights.source},
+            params=origin,
             facts=asdict(report),
         )
     return dg.MaterializeResult(
         metadata={
             "weights": report.weights,
+            "reused": reused is not None,
             "fingerprint": report.fingerprint,
             "parameters": report.n_parameters,
             "size_bytes": report.size_bytes,

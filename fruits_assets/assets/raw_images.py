@@ -4,8 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
-from fruits_assets.assets.materialization import GROUP, OWNERS, Table, check, run_and_publish
+from fruits_assets.assets.config import checked, config_of
+from fruits_assets.assets.materialization import (
+    GROUP,
+    OWNERS,
+    Table,
+    check,
+    code_version,
+    run_and_publish,
+)
 from fruits_assets.resources.image_source import ImageSource
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import SparkRunner
@@ -23,6 +32,8 @@ TABLE = Table(
         "bytes": "Size of `content` in bytes.",
         "sha256": "SHA-256 of `content`, in hexadecimal.",
         "modified": "When the source file was last written to, UTC.",
+        "source_bytes": "Size of the source file in bytes.",
+        "stripped": "Whether the source file had personal metadata, which `content` has not.",
     },
     lineage={
         "path": [("source_images", "path")],
@@ -33,6 +44,8 @@ TABLE = Table(
         "bytes": [("source_images", "content")],
         "sha256": [("source_images", "content")],
         "modified": [("source_images", "modified")],
+        "source_bytes": [("source_images", "content")],
+        "stripped": [("source_images", "content")],
     },
 )
 
@@ -44,12 +57,22 @@ source_images = dg.AssetSpec(
 )
 
 
+class RawImagesConfig(dg.Config):
+    """Configuration of `raw_images`."""
+
+    reread: bool = Field(
+        default=False,
+        description="Read every file, even those whose size and modification time are as before.",
+    )
+
+
 @dg.asset(
     deps=[source_images],
+    config_schema=checked(RawImagesConfig),
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pyspark", "parquet"},
-    code_version="1",
+    code_version="2",
     check_specs=[
         dg.AssetCheckSpec(
             "readable_share",
@@ -74,10 +97,13 @@ def raw_images(
 ) -> dg.MaterializeResult:
     """The photos of the source in a few Parquet files: decodable, upright, without EXIF, XMP or IPTC.
 
-    Files that are no use go to a quarantine table with the reason, and the run goes on.
+    Files that are no use go to a quarantine table with the reason, and the run goes on. Files whose size
+    and modification time are those of the previous version are taken over from it.
     """
     from fruits_assets.stages import raw_images as stage
 
+    config = config_of(context, RawImagesConfig)
+    before = lake.reusable("raw_images", code_version(context), source=images.uri)
     published = run_and_publish(
         context,
         spark,
@@ -87,6 +113,7 @@ def raw_images(
         stage.Params(images.uri),
         TABLE,
         told_apart_by=["content_digest"],
+        previous=None if config.reread else before,
     )
     return published.result(metadata(images.uri, published.facts), checks(published.facts))
 
@@ -110,6 +137,8 @@ def metadata(source: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "total_bytes": facts["total_bytes"],
         "stripped_of_personal_metadata": facts["n_stripped"],
+        "read": facts["n_read"],
+        "unchanged": facts["n_unchanged"],
         "quarantined": facts["n_quarantined"],
         "quarantined_files": dg.MetadataValue.table(
             [dg.TableRecord(row) for row in facts["quarantined"]],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     import keras
 
 SAMPLE_IMAGES = Path(__file__).parents[1] / "sample_images"
+DEMO_WEIGHTS = Path(__file__).with_name("demo_weights.npz")
+DEMO_SHA256 = "0000000000000000000000000000000000000000000000000000000000000000"
 IMAGENET, DEMO, UNTRAINED = "imagenet", "demo", "untrained"
 _SEED = 20
 _CALIBRATION_IMAGES_PER_LABEL = 2
@@ -54,15 +58,27 @@ def check_source(source: str) -> None:
             raise WeightsError(f"Weights '{source}': not an HDF5 file. {_WAYS_OUT}")
 
 
+def identity(source: str) -> dict[str, str]:
+    """What decides which flatbuffer a source becomes: as long as it is the same, so is that.
+
+    The ImageNet weights stand for themselves: a release of Keras has one file of them.
+    """
+    known = {"source": source} | {name: metadata.version(name) for name in ("keras", "tensorflow")}
+    if source in (IMAGENET, DEMO, UNTRAINED):
+        return known
+    file = Path(source).expanduser()
+    return known | {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
 def load(source: str) -> LoadedWeights:
     """Load headless MobileNetV2 (alpha 1.0, 224 x 224) with the weights of `source`.
 
     Args:
-        source: `imagenet`, `demo`, `untrained` or the path of a Keras .h5 weights file, with or
-            without the classifier.
+        source: `imagenet`, `demo` or the path of a Keras .h5 weights file, with or without the
+            classifier; for tests, `untrained`.
 
     Raises:
-        WeightsError: the weights are missing, cannot be fetched or are another network's.
+        WeightsError: the weights are missing, damaged, cannot be fetched or are another network's.
     """
     check_source(source)
     if source == IMAGENET:
@@ -84,6 +100,25 @@ def _imagenet() -> LoadedWeights:
             f"The ImageNet weights are not in Keras' cache and could not be fetched: {error}. {_WAYS_OUT}"
         ) from error
     return LoadedWeights(_headless(model), f"imagenet (Keras {keras.__version__})")
+
+
+def _demo() -> LoadedWeights:
+    """The bundled weights (DEMO_MODEL.md), stored in half precision by `tools/train_demo_model.py`."""
+    import keras
+    import numpy as np
+
+    content = DEMO_WEIGHTS.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != DEMO_SHA256:
+        raise WeightsError(
+            f"The bundled weights {DEMO_WEIGHTS} have SHA-256 {digest[:12]}..., not {DEMO_SHA256[:12]}...: "
+            "the file is damaged. Install the package again."
+        )
+    model = _headless(keras.applications.MobileNetV2(weights=None, include_top=True))
+    with np.load(io.BytesIO(content)) as stored:
+        for variable in model.weights:
+            variable.assign(stored[variable.path].astype(np.float32))
+    return LoadedWeights(model, f"demo (trained on rendered fruit, SHA-256 {digest[:12]})")
 
 
 def _from_file(path: Path) -> LoadedWeights:

@@ -30,6 +30,7 @@ _STARTED = "_started.json"
 _ABANDONED_AFTER = timedelta(days=2)
 _SMALL = (bool, int, float, str, type(None))  # what of a stage's facts goes into current.json
 _LIBRARIES = ("dagster", "pyspark", "numpy", "pyarrow", "pillow", "ai-edge-litert")
+_DECISIVE_LIBRARIES = ("pillow", "ai-edge-litert")
 
 
 class LakeError(RuntimeError):
@@ -46,6 +47,7 @@ class Version:
     row_count: int
     schema: Mapping[str, str]
     data_version: str
+    code_version: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -98,6 +100,23 @@ class Lake(dg.ConfigurableResource):
             )
         return version
 
+    def reusable(self, asset: str, code_version: str, **params: Any) -> Version | None:
+        """The published version, if what it holds is what would be computed again from the same content.
+
+        That is: by the same code, with the same values of `params` and the same libraries to decode
+        and to infer, and its files are there.
+        """
+        version = self.find(asset)
+        if (
+            version is None
+            or version.code_version != code_version
+            or any(version.params.get(name) != value for name, value in params.items())
+            or any(version.libraries.get(name) != metadata.version(name) for name in _DECISIVE_LIBRARIES)
+            or not UPath(version.uri).exists()
+        ):
+            return None
+        return version
+
     def find(self, asset: str) -> Version | None:
         """The published version, or None."""
         try:
@@ -137,6 +156,7 @@ class Lake(dg.ConfigurableResource):
         row_count: int,
         schema: Mapping[str, str],
         data_version: str,
+        code_version: str,
         inputs: Mapping[str, Version],
         params: Mapping[str, Any],
         facts: Mapping[str, Any],
@@ -158,6 +178,7 @@ class Lake(dg.ConfigurableResource):
             row_count=row_count,
             schema=schema,
             data_version=data_version,
+            code_version=code_version,
             inputs={name: used.version for name, used in inputs.items()},
             params=params,
             facts={name: fact for name, fact in facts.items() if isinstance(fact, _SMALL)},

@@ -25,10 +25,11 @@ from fruits_assets.mobilenet.extractor import (
 from fruits_assets.stages import raw_images
 from fruits_assets.stages.arrow import arrow_batches_of, fixed_length_arrays, matrix
 from fruits_assets.stages.progress import progress
+from fruits_assets.stages.reuse import PREVIOUS, spare_the_other_side
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
 
 FEATURES = "features.parquet"
-FEATURES_SCHEMA = "path string, label string, features array<float>"
+FEATURES_SCHEMA = "path string, label string, sha256 string, features array<float>"
 _SUMMARY_SCHEMA = (
     "n_rows long, n_sound long, n_wrong_length long, n_not_finite long, n_zeros long, sums binary"
 )
@@ -50,33 +51,43 @@ class Params:
 def mobilenet_features(
     spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params
 ) -> StageResult:
-    """Write `features.parquet`: path, label, features array<float>[1280].
+    """Write `features.parquet`: path, label, sha256 of the content, features array<float>[1280].
+
+    What an image gives follows from its content and the network alone: features of content that is in
+    the previous table are taken from there.
 
     Args:
-        inputs: `raw_images` and `mobilenet_model`, their folders.
+        inputs: `raw_images` and `mobilenet_model`, their folders; `previous`, if there is one, a folder
+            that this stage wrote with the same flatbuffer.
 
     Raises:
         StageInputError: the flatbuffer is not the one of the fingerprint.
     """
     flatbuffer = _verified_flatbuffer(f"{inputs['mobilenet_model']}/{FLATBUFFER}", params.fingerprint)
     images = spark.read.parquet(f"{inputs['raw_images']}/{raw_images.IMAGES}")
-    size = images.agg(F.count("*").alias("count"), F.mean("bytes").alias("mean_bytes")).first()
-    assert size is not None
-    n_images = size["count"]
-    network = spark.sparkContext.broadcast(flatbuffer)
-    images_per_batch = max(1, min(_MAX_IMAGES_PER_BATCH, int(_BATCH_BYTES / size["mean_bytes"])))
     started = time.monotonic()
+    to_compute, reused = images, None
+    if PREVIOUS in inputs:
+        previous = spark.read.parquet(f"{inputs[PREVIOUS]}/{FEATURES}").select("sha256", "features")
+        to_compute = _without_those_of(previous, images)
+        reused = images.select("path", "label", "sha256").join(previous.dropDuplicates(["sha256"]), "sha256")
+    size = to_compute.agg(F.count("*").alias("count"), F.mean("bytes").alias("mean_bytes")).first()
+    assert size is not None
+    n_computed = size["count"]
+    network = spark.sparkContext.broadcast(flatbuffer)
+    images_per_batch = max(1, min(_MAX_IMAGES_PER_BATCH, int(_BATCH_BYTES / (size["mean_bytes"] or 1))))
     try:
         with (
-            progress(spark, "extracting features", n_images) as done,
+            progress(spark, "extracting features", n_computed) as done,
             arrow_batches_of(spark, images_per_batch),
         ):
-            (
-                images.select("path", "label", "content")
-                .repartition(_n_tasks(n_images, spark.sparkContext.defaultParallelism))
+            computed = (
+                to_compute.select("path", "label", "sha256", "content")
+                .repartition(_n_tasks(n_computed, spark.sparkContext.defaultParallelism))
                 .mapInArrow(_extract(network, params.batch_size, done), FEATURES_SCHEMA)
-                .write.parquet(f"{output}/{FEATURES}")
             )
+            table = computed if reused is None else computed.unionByName(reused)
+            table.write.parquet(f"{output}/{FEATURES}")
     finally:
         network.destroy()
     seconds = time.monotonic() - started
@@ -89,9 +100,17 @@ def mobilenet_features(
             **facts,
             "fingerprint": params.fingerprint,
             "seconds": seconds,
-            "images_per_s": n_images / seconds,
+            "images_per_s": facts["row_count"] / seconds,
+            "n_computed": n_computed,
+            "n_reused": facts["row_count"] - n_computed,
         },
     )
+
+
+def _without_those_of(previous: DataFrame, images: DataFrame) -> DataFrame:
+    """The images whose content is not in the previous table."""
+    new = images.select("path", "sha256").join(previous.select("sha256"), "sha256", "left_anti")
+    return images.join(spare_the_other_side(new.select("path"), new.count()), "path", "left_semi")
 
 
 def describe_features(features: DataFrame, images: DataFrame) -> dict[str, Any]:
@@ -177,8 +196,8 @@ def _extract(
             contents = (value.as_py() for value in batch["content"])
             features = extractor.features(decoded_inputs(paths, contents))
             yield pa.RecordBatch.from_arrays(
-                [batch["path"], batch["label"], fixed_length_arrays(features)],
-                ["path", "label", "features"],
+                [batch["path"], batch["label"], batch["sha256"], fixed_length_arrays(features)],
+                ["path", "label", "sha256", "features"],
             )
             done.add(batch.num_rows)
 

@@ -24,6 +24,7 @@ from pyspark.sql import functions as F
 from fruits_assets.mobilenet.extractor import UnusableImageError, decode_rgb
 from fruits_assets.stages.personal_metadata import strip_personal_metadata
 from fruits_assets.stages.progress import progress
+from fruits_assets.stages.reuse import PREVIOUS, spare_the_other_side
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
 
 IMAGES, QUARANTINE = "images.parquet", "quarantine.parquet"
@@ -36,13 +37,14 @@ _MAX_IMAGE_BYTES = 256 * 1024**2
 _BATCH_BYTES = 16 * 1024**2
 _READ_THREADS = 8  # per task: one file of S3 takes tens of milliseconds, nearly all of it waiting
 _FILES_PER_CHUNK = 32
+_FILES_PER_LISTING_TASK = 100_000
 _TASKS_PER_CORE = 8
 _THUMBNAIL_LABELS, _THUMBNAILS_PER_LABEL, _THUMBNAIL_SIZE = 24, 8, 64
 _REASONS_SHOWN = 50
 
 _CHECKED = (
     "path string, label string, content binary, width int, height int, bytes long, sha256 string, "
-    "modified timestamp, stripped boolean, reason string"
+    "modified timestamp, source_bytes long, stripped boolean, reason string"
 )
 _ARROW_CHECKED = pa.schema(
     [
@@ -54,6 +56,7 @@ _ARROW_CHECKED = pa.schema(
         ("bytes", pa.int64()),
         ("sha256", pa.string()),
         ("modified", pa.timestamp("us", tz="UTC")),
+        ("source_bytes", pa.int64()),
         ("stripped", pa.bool_()),
         ("reason", pa.string()),
     ]
@@ -80,6 +83,11 @@ class ListedFile:
 def raw_images(spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params) -> StageResult:
     """Write `images.parquet` and `quarantine.parquet` (path, label, reason) of a source.
 
+    Files with the size and the modification time that the previous table has are not read again.
+
+    Args:
+        inputs: `previous`, if there is one: a folder that this stage wrote of the same source.
+
     Raises:
         StageInputError: the source is missing or holds fewer than two image files, or fewer than two
             of them are readable.
@@ -87,14 +95,28 @@ def raw_images(spark: SparkSession, inputs: Mapping[str, str], output: str, para
     files = list_image_files(params.source)
     if len(files) < 2:
         raise StageInputError(_too_few(params.source, f"{len(files)} image file(s)"))
-    with progress(spark, "reading images", len(files)) as done:
-        checked = _checked(spark, params.source, files, done).persist(StorageLevel.DISK_ONLY)
-        n_stripped = checked.where(F.col("stripped")).count()
+    listing = _listing(spark, files)
+    to_read, n_to_read, unchanged = listing, len(files), None
+    if PREVIOUS in inputs:
+        unchanged = _unchanged(spark.read.parquet(f"{inputs[PREVIOUS]}/{IMAGES}"), listing)
+        to_read = listing.join(unchanged.select("path"), "path", "left_anti")
+        n_to_read = to_read.count()
+    total_bytes = sum(file.size_bytes for file in files)
+    n_tasks = _n_tasks(n_to_read, total_bytes, spark.sparkContext.defaultParallelism)
+    with progress(spark, "reading images", n_to_read) as done:
+        read = to_read.repartition(n_tasks).mapInArrow(_reader(params.source, done), _CHECKED)
+        read.persist(StorageLevel.DISK_ONLY)
+        n_unusable = read.where(F.col("reason").isNotNull()).count()
     try:
-        _write_images(checked, f"{output}/{IMAGES}", sum(file.size_bytes for file in files))
-        _write_quarantine(checked, f"{output}/{QUARANTINE}")
+        images = read.where(F.col("reason").isNull()).drop("reason")
+        _write_images(
+            images if unchanged is None else images.unionByName(unchanged),
+            f"{output}/{IMAGES}",
+            total_bytes,
+        )
+        _write_quarantine(read, f"{output}/{QUARANTINE}")
     finally:
-        checked.unpersist()
+        read.unpersist()
     images = spark.read.parquet(f"{output}/{IMAGES}")
     facts = describe_images(images) | _quarantine_facts(spark.read.parquet(f"{output}/{QUARANTINE}"))
     if facts["row_count"] < 2:
@@ -105,7 +127,8 @@ def raw_images(spark: SparkSession, inputs: Mapping[str, str], output: str, para
         schema=column_types(images),
         metadata={
             **facts,
-            "n_stripped": n_stripped,
+            "n_read": n_to_read - n_unusable,
+            "n_unchanged": facts["row_count"] - (n_to_read - n_unusable),
             "thumbnails": _thumbnails(images, _spread_over_labels(params.source, files)),
         },
     )
@@ -224,21 +247,24 @@ def _too_few(source: str, found: str) -> str:
     )
 
 
-def _checked(
-    spark: SparkSession, source: str, files: Sequence[ListedFile], done: Accumulator[int]
-) -> DataFrame:
-    """One row per file: the image and its facts, or the reason why it is no use."""
-    n_tasks = min(
-        math.ceil(len(files) / _FILES_PER_CHUNK),
-        max(
-            spark.sparkContext.defaultParallelism * _TASKS_PER_CORE,
-            math.ceil(sum(file.size_bytes for file in files) / FILE_BYTES),
-        ),
+def _listing(spark: SparkSession, files: Sequence[ListedFile]) -> DataFrame:
+    rows = [(f.path, f.size_bytes, datetime.fromtimestamp(f.modified, UTC), f.reason) for f in files]
+    return spark.sparkContext.parallelize(rows, math.ceil(len(rows) / _FILES_PER_LISTING_TASK)).toDF(
+        "path string, source_bytes long, modified timestamp, reason string"
     )
-    listing = spark.sparkContext.parallelize(
-        [(file.path, file.size_bytes, file.modified, file.reason) for file in files], n_tasks
-    ).toDF("path string, size_bytes long, modified double, reason string")
-    return listing.mapInArrow(_reader(source, done), _CHECKED)
+
+
+def _unchanged(previous: DataFrame, listing: DataFrame) -> DataFrame:
+    """The rows of the previous table whose files are still listed, with the same size and time."""
+    same = ["path", "source_bytes", "modified"]
+    readable = listing.where(F.col("reason").isNull())
+    gone = previous.select(same).join(readable, same, "left_anti").select("path")
+    return previous.join(spare_the_other_side(gone, gone.count()), "path", "left_anti")
+
+
+def _n_tasks(n_files: int, total_bytes: int, n_cores: int) -> int:
+    by_size = math.ceil(total_bytes / FILE_BYTES)
+    return max(1, min(math.ceil(n_files / _FILES_PER_CHUNK), max(n_cores * _TASKS_PER_CORE, by_size)))
 
 
 def _reader(source: str, done: Accumulator[int]) -> Any:
@@ -277,8 +303,8 @@ def _checked_row(
     row.update(path=listed["path"], label=label)
     if listed["reason"]:
         return row | {"reason": listed["reason"]}
-    if listed["size_bytes"] > _MAX_IMAGE_BYTES:
-        return row | {"reason": f"{listed['size_bytes']:,} bytes, more than {_MAX_IMAGE_BYTES:,}"}
+    if listed["source_bytes"] > _MAX_IMAGE_BYTES:
+        return row | {"reason": f"{listed['source_bytes']:,} bytes, more than {_MAX_IMAGE_BYTES:,}"}
     try:
         content = filesystem.cat_file(f"{root}/{listed['path']}")
         image = decode_rgb(content)
@@ -293,13 +319,13 @@ def _checked_row(
         "height": image.height,
         "bytes": len(stored),
         "sha256": hashlib.sha256(stored).hexdigest(),
-        "modified": datetime.fromtimestamp(listed["modified"], UTC),
+        "modified": listed["modified"],
+        "source_bytes": listed["source_bytes"],
         "stripped": stored != content,
     }
 
 
-def _write_images(checked: DataFrame, uri: str, total_bytes: int) -> None:
-    images = checked.where(F.col("reason").isNull()).drop("stripped", "reason")
+def _write_images(images: DataFrame, uri: str, total_bytes: int) -> None:
     n_files = max(1, math.ceil(total_bytes / FILE_BYTES))
     (
         images.repartitionByRange(n_files, "path")
@@ -327,6 +353,7 @@ def describe_images(images: DataFrame) -> dict[str, Any]:
         F.count("*").alias("row_count"),
         F.count_distinct("path").alias("n_paths"),
         F.sum("bytes").alias("total_bytes"),
+        F.count_if("stripped").alias("n_stripped"),
         F.concat_ws("-", *halves).alias("digest"),
     ).first()
     assert total is not None
@@ -335,13 +362,14 @@ def describe_images(images: DataFrame) -> dict[str, Any]:
         "row_count": total["row_count"],
         "n_duplicate_paths": total["row_count"] - total["n_paths"],
         "total_bytes": total["total_bytes"] or 0,
+        "n_stripped": total["n_stripped"],
         "content_digest": hashlib.sha256(total["digest"].encode()).hexdigest(),
         "images_per_label": {row["label"]: row["count"] for row in per_label},
     }
 
 
-def _write_quarantine(checked: DataFrame, uri: str) -> None:
-    quarantine = checked.where(F.col("reason").isNotNull()).select("path", "label", "reason")
+def _write_quarantine(read: DataFrame, uri: str) -> None:
+    quarantine = read.where(F.col("reason").isNotNull()).select("path", "label", "reason")
     quarantine.coalesce(1).sortWithinPartitions("path").write.parquet(uri)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
 
 from fruits_assets.assets.raw_images import TABLE as RAW_TABLE
-from fruits_assets.definitions import defs
+from fruits_assets.definitions import SAMPLE_IMAGES, defs
 from fruits_assets.stages.moments import moments_of
 from fruits_assets_tests.graph import ODD_NAMES, Graph, Materialized
 
@@ -83,6 +84,8 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
                 "quarantined",
                 "quarantined_files",
                 "stripped_of_personal_metadata",
+                "read",
+                "unchanged",
             },
         ),
         (
@@ -91,7 +94,17 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
         ),
         (
             "mobilenet_features",
-            {"images_per_s", "seconds", "engine", "fingerprint", "weights", "sparsity", "feature_means"},
+            {
+                "computed",
+                "reused",
+                "images_per_s",
+                "seconds",
+                "engine",
+                "fingerprint",
+                "weights",
+                "sparsity",
+                "feature_means",
+            },
         ),
         ("scaled_features", {"constant_features", "max_abs_mean", "max_abs_std_minus_1"}),
         (
@@ -167,6 +180,101 @@ def test_a_second_run_over_the_same_photos_keeps_every_data_version(
         after = graph.lake.current(asset)
         assert after.version != before[asset].version
         assert after.data_version == before[asset].data_version
+
+
+def counts(result: dg.ExecuteInProcessResult) -> dict[str, object]:
+    """Of images, from the metadata of the two assets that take over what is unchanged."""
+    names = {"raw_images": ("read", "unchanged"), "mobilenet_features": ("computed", "reused")}
+    return {
+        name: event.metadata[name].value
+        for asset, wanted in names.items()
+        for event in result.asset_materializations_for_node(asset)
+        for name in wanted
+    }
+
+
+def spoil_without_a_trace(file: Path) -> None:
+    """Other bytes, same size, same modification time."""
+    status = file.stat()
+    file.write_bytes(bytes(status.st_size))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_unchanged_photos_are_neither_read_nor_computed_again(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    images, features = (graph.lake.current(asset).data_version for asset in ASSETS[:3:2])
+    spoil_without_a_trace(graph.source / "Lemon" / "r_0_100.jpg")
+    result = graph.materialize(["raw_images", "mobilenet_features"])
+    assert counts(result) == {"read": 0, "unchanged": N_IMAGES, "computed": 0, "reused": N_IMAGES}
+    assert graph.lake.current("raw_images").data_version == images
+    assert graph.lake.current("mobilenet_features").data_version == features
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+
+    read_all = graph.materialize(["raw_images"], {"raw_images": {"reread": True}})
+    assert counts(read_all) == {"read": N_IMAGES - 1, "unchanged": 0}
+    assert graph.lake.current("raw_images").facts["n_quarantined"] == 2
+
+
+def test_only_new_content_is_computed(materialized: Materialized, tmp_path: Path) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    columns = ["path", "features"]
+
+    def features() -> dict[str, list[float]]:
+        uri = graph.lake.current("mobilenet_features").uri
+        table = pq.read_table(f"{uri}/features.parquet", columns=columns).to_pydict()
+        return dict(zip(table["path"], table["features"], strict=True))
+
+    before = features()
+    (graph.source / "Banana" / "r_0_100.jpg").unlink()
+    shutil.move(graph.source / "Lemon" / "r_0_100.jpg", graph.source / "Lemon" / "renamed.jpg")
+    shutil.copy(SAMPLE_IMAGES / "Corn" / "r_9_100.jpg", graph.source / "Corn" / "new.jpg")
+    shutil.copy(SAMPLE_IMAGES / "Kaki" / "r_9_100.jpg", graph.source / "Kaki" / "r_0_100.jpg")
+    result = graph.materialize(["raw_images", "mobilenet_features"])
+    assert counts(result) == {
+        "read": 3,
+        "unchanged": N_IMAGES - 3,
+        "computed": 2,
+        "reused": N_IMAGES - 2,
+    }
+    after = features()
+    expected = dict(before)
+    expected["Lemon/renamed.jpg"] = expected.pop("Lemon/r_0_100.jpg")
+    del expected["Banana/r_0_100.jpg"]
+    assert after.keys() == {*expected, "Corn/new.jpg"}
+    assert after["Kaki/r_0_100.jpg"] != before["Kaki/r_0_100.jpg"]
+    del expected["Kaki/r_0_100.jpg"]
+    assert expected.items() <= after.items()
+
+    everything = Graph(graph.source, tmp_path / "fresh lake")
+    everything.materialize(["raw_images", "mobilenet_model", "mobilenet_features"])
+    uri = everything.lake.current("mobilenet_features").uri
+    table = pq.read_table(f"{uri}/features.parquet", columns=columns).to_pydict()
+    assert dict(zip(table["path"], table["features"], strict=True)) == after
+
+
+def test_unchanged_weights_are_converted_once_and_a_damaged_flatbuffer_again(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+
+    def converted() -> bool:
+        """Whether TensorFlow was at work, in a run that gives the same flatbuffer."""
+        before = graph.lake.current("mobilenet_model")
+        result = graph.materialize(["mobilenet_model"])
+        after = graph.lake.current("mobilenet_model")
+        assert after.version != before.version
+        assert after.data_version == before.data_version
+        flatbuffer = (Path(after.uri) / "mobilenet_v2.tflite").read_bytes()
+        assert hashlib.sha256(flatbuffer).hexdigest() == after.facts["fingerprint"]
+        assert all(check.passed for check in result.get_asset_check_evaluations())
+        (event,) = result.asset_materializations_for_node("mobilenet_model")
+        return not event.metadata["reused"].value
+
+    assert not converted()
+    (Path(graph.lake.current("mobilenet_model").uri) / "mobilenet_v2.tflite").write_bytes(b"damaged")
+    assert converted()
 
 
 def test_one_new_photo_changes_the_data_versions_from_there_on_and_removed_ones_disappear(

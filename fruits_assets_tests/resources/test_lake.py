@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 import dagster as dg
 import pytest
+from upath import UPath
 
 from fruits_assets.resources.lake import Lake, LakeError, Version, derived_data_version
 
@@ -18,6 +19,7 @@ FACTS: dict[str, Any] = {
     "row_count": 3,
     "schema": {"path": "string"},
     "data_version": "d1",
+    "code_version": "1",
     "inputs": {},
     "params": {},
     "facts": {"small": 1, "large": [1, 2, 3]},
@@ -171,3 +173,20 @@ def test_a_derived_data_version_follows_code_inputs_and_identity_only() -> None:
     assert derived_data_version("2", {"a": one}, {"k": 5}) != base
     assert derived_data_version("1", {"a": changed}, {"k": 5}) != base
     assert derived_data_version("1", {"a": one}, {"k": 6}) != base
+
+
+def test_a_version_is_reused_only_for_the_same_code_parameters_and_libraries(lake: Lake) -> None:
+    published = publish(lake, "run-0", params={"fingerprint": "f1", "batch_size": 2})
+    assert lake.reusable("table", "1", fingerprint="f1") == published
+    assert lake.reusable("table", "2", fingerprint="f1") is None
+    assert lake.reusable("table", "1", fingerprint="f2") is None
+    assert lake.reusable("another table", "1", fingerprint="f1") is None
+    current = lake.place("table") / "current.json"
+    text = current.read_text()
+    pillow = json.dumps(published.libraries["pillow"])
+    current.write_text(text.replace(f'"pillow": {pillow}', '"pillow": "0.1"'))
+    assert lake.reusable("table", "1", fingerprint="f1") is None
+    current.write_text(text)
+    folder = UPath(published.uri)
+    folder.fs.rm(folder.path, recursive=True)
+    assert lake.reusable("table", "1", fingerprint="f1") is None

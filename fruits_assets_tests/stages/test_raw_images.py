@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from fruits_assets.stages import raw_images as module
 from fruits_assets.stages.raw_images import (
@@ -167,6 +168,8 @@ def test_tables_have_the_documented_columns(messy: Run, spark: SparkSession) -> 
         "bytes": "bigint",
         "sha256": "string",
         "modified": "timestamp",
+        "source_bytes": "bigint",
+        "stripped": "boolean",
     }
     assert messy.result.schema == columns
     assert list(messy.result.schema) == list(columns)
@@ -317,7 +320,8 @@ IMAGE_ROWS = [("a/1.png", "a", 10, "x"), ("a/2.png", "a", 20, "y"), ("b/1.png", 
 
 def describe(spark: SparkSession, rows: list[tuple[str, str, int, str]], n_tasks: int = 1) -> dict[str, Any]:
     columns = "path string, label string, bytes long, sha256 string"
-    return describe_images(spark.createDataFrame(rows, columns).repartition(n_tasks))
+    table = spark.createDataFrame(rows, columns).withColumn("stripped", F.col("bytes") > 15)
+    return describe_images(table.repartition(n_tasks))
 
 
 def test_digest_does_not_depend_on_order_or_partitions(spark: SparkSession) -> None:

@@ -34,7 +34,7 @@ def features() -> NDArray[np.float32]:
 
 
 def write_features(spark: SparkSession, values: NDArray[np.float32], folder: Path, n_parts: int) -> str:
-    rows = [(f"{i:04}.jpg", f"kind {i % 3}", row.tolist()) for i, row in enumerate(values)]
+    rows = [(f"{i:04}.jpg", f"kind {i % 3}", f"{i:064x}", row.tolist()) for i, row in enumerate(values)]
     table = spark.sparkContext.parallelize(rows, n_parts).toDF(mobilenet_features.FEATURES_SCHEMA)
     table.write.parquet(str(folder / mobilenet_features.FEATURES))
     return str(folder)
