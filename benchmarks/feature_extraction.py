@@ -1,7 +1,7 @@
-"""Images per second of `mobilenet_features`, against the notebook design that it replaces.
+"""Images per second of `mobilenet_features`, against the design that it replaces and the bare engine.
 
-Both read the same `raw_images` table, use the same weights and all cores of this machine, and write a
-Parquet table of 1280 features per image. See README.md beside this file for the method.
+All work on the same images with the same weights, on all cores of this machine. See README.md beside this
+file for the method.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from machine_limits import FLOP_PER_IMAGE, engine_seconds, float32_flop_per_s
+from measuring import cell, scratch_folder, table, timed, write_images
 from numpy.typing import NDArray
 from PIL import Image
 from pyspark import Accumulator, Broadcast
@@ -39,35 +38,14 @@ from fruits_assets.resources.spark import LocalSpark
 from fruits_assets.stages import mobilenet_features, raw_images
 from fruits_assets.stages.arrow import arrow_batches_of
 from fruits_assets.stages.progress import progress
-from fruits_assets.stages.stage import logger
-
-Result = TypeVar("Result")
+from fruits_assets.stages.stage import StageResult, logger
 
 MAX_DIFFERENCE = 1e-3
 MAX_WORKER_MB = 400
 
+_WARM_UP_IMAGES_PER_CORE = 32  # the stage gives no task fewer, so every core starts its worker
 _REPLACED_TASKS = 24  # the notebook's partitions
 _REPLACED_ROWS_PER_BATCH = 1024  # it decodes a whole Arrow batch at once: 0.6 MB per image
-
-_NOISE = 8  # largest change of a pixel's value, of 255
-_JPEG_QUALITY = 90
-
-
-def write_images(folder: Path, n_images: int, seed: int) -> None:
-    """Write `<label>/<number>.jpg`, 100 x 100: turned, mirrored, dimmed, noisy copies of the samples."""
-    rng = np.random.default_rng(seed)
-    samples = [
-        (file.parent.name, np.asarray(Image.open(file).convert("RGB"), np.int16))
-        for file in sorted(weights.SAMPLE_IMAGES.glob("*/*.jpg"))
-    ]
-    for label in {label for label, _ in samples}:
-        (folder / label).mkdir(parents=True)
-    for number in range(n_images):
-        label, sample = samples[number % len(samples)]
-        turned = np.rot90(sample, int(rng.integers(4)))[:: rng.choice([-1, 1])]
-        pixels = turned * rng.uniform(0.6, 1.1) + rng.integers(-_NOISE, _NOISE + 1, sample.shape, np.int8)
-        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-        image.save(folder / label / f"{number:06}.jpg", quality=_JPEG_QUALITY)
 
 
 def untrained_weights() -> list[NDArray[np.float32]]:
@@ -146,108 +124,44 @@ def largest_difference(ours: str, theirs: str) -> float:
     return float(np.abs(found - expected).max())
 
 
-def own_processes() -> dict[str, list[str]]:
-    """Ids of this process and all below it, with the fields of `/proc/<id>/stat` from `ppid` on.
-
-    Linux only (`man 5 proc`); elsewhere there are none.
-    """
-    fields: dict[str, list[str]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # ended meanwhile
-            fields[stat.parent.name] = stat.read_text().rsplit(")", 1)[1].split()[1:]
-
-    def is_own(pid: str) -> bool:
-        return pid == str(os.getpid()) or (pid in fields and is_own(fields[pid][0]))
-
-    return {pid: fields[pid] for pid in fields if is_own(pid)}
-
-
-def cpu_seconds() -> tuple[float, float]:
-    """CPU time taken so far by our processes, also those that have ended, and by the whole machine, s."""
-    own = sum(int(ticks) for fields in own_processes().values() for ticks in fields[10:14])
-    machine = 0
-    with suppress(OSError):
-        user, nice, system, _idle, _iowait, *others = Path("/proc/stat").read_text().split()[1:9]
-        machine = sum(map(int, (user, nice, system, *others)))
-    ticks_per_s = os.sysconf("SC_CLK_TCK")
-    return own / ticks_per_s, machine / ticks_per_s
-
-
-def python_workers() -> list[Path]:
-    """/proc folders of Spark's Python workers."""
-    own = own_processes()
-
-    def is_daemon(pid: str) -> bool:
-        return pid in own and b"pyspark.daemon" in Path(f"/proc/{pid}/cmdline").read_bytes()
-
-    # The daemon's children are its forks and look like it.
-    return [Path(f"/proc/{pid}") for pid, (parent, *_) in own.items() if is_daemon(parent)]
-
-
-def forget_worker_peaks() -> None:
-    """Let the peaks of `worker_peak_mb` begin now (`man 5 proc`, clear_refs)."""
-    for worker in python_workers():
-        with suppress(OSError):  # where that is forbidden, the peak is that of the worker's life
-            (worker / "clear_refs").write_text("5")
-
-
-def worker_peak_mb() -> float | None:
-    """Peak resident memory of the largest Python worker, MB of 10^6 bytes; None where there is no /proc.
-
-    Idle workers live on for a minute, so that asking after the run is in time.
-    """
-    peaks = [
-        int(line.split()[1]) * 1024 / 1e6
-        for worker in python_workers()
-        for line in (worker / "status").read_text().splitlines()
-        if line.startswith("VmHWM:")
-    ]
-    return max(peaks, default=None)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one contender: wall and CPU time, s; cores that others kept busy meanwhile; peak of a worker, MB."""
-
-    seconds: float
-    cpu_seconds: float
-    cores_elsewhere: float
-    worker_peak_mb: float | None
-
-
-def timed(contender: Callable[[], Result]) -> tuple[Result, Cost]:
-    """Run a contender; returns its result and what it took."""
-    forget_worker_peaks()
-    started, (own_before, machine_before) = time.monotonic(), cpu_seconds()
-    result = contender()
-    seconds, (own, machine) = time.monotonic() - started, cpu_seconds()
-    own, machine = own - own_before, machine - machine_before
-    return result, Cost(seconds, own, max(0.0, machine - own) / seconds, worker_peak_mb())
-
-
 def run(n_images: int, seed: int, scratch: Path) -> dict[str, Any]:
-    """Run both contenders in `scratch`; returns the figures."""
-    source, network = scratch / "images", scratch / "network"
+    """Run everything in `scratch`; returns the figures."""
+    source, few, network = (scratch / name for name in ("images", "few_images", "network"))
+    started = time.monotonic()
+    spark = LocalSpark().session
+    spark_startup_s = time.monotonic() - started
+    n_cores = spark.sparkContext.defaultParallelism
+
     print(f"writing {n_images:,} images", flush=True)
     write_images(source, n_images, seed)
+    write_images(few, _WARM_UP_IMAGES_PER_CORE * n_cores, seed + 1)
+    tables = {folder: str(scratch / f"raw_{folder.name}") for folder in (source, few)}
+    for folder, images in tables.items():
+        raw_images.raw_images(spark, {}, images, raw_images.Params(str(folder)))
     network.mkdir()
     report = convert_in_own_process(weights.UNTRAINED, network, print)
-    batch_size = FeaturesConfig().batch_size
+    flatbuffer, batch_size = (network / FLATBUFFER).read_bytes(), FeaturesConfig().batch_size
     started = time.monotonic()
-    Extractor((network / FLATBUFFER).read_bytes(), batch_size)
+    Extractor(flatbuffer, batch_size)
     build_s = time.monotonic() - started
 
-    spark = LocalSpark().session
-    images, ours, theirs = (str(scratch / name) for name in ("raw_images", "features", "replaced"))
-    raw_images.raw_images(spark, {}, images, raw_images.Params(str(source)))
-    stage, cost = timed(
-        lambda: mobilenet_features.mobilenet_features(
-            spark,
-            {"raw_images": images, "mobilenet_model": str(network)},
-            ours,
-            mobilenet_features.Params(report.fingerprint, batch_size),
-        )
-    )
+    def stage(folder: Path, output: str) -> StageResult:
+        inputs = {"raw_images": tables[folder], "mobilenet_model": str(network)}
+        params = mobilenet_features.Params(report.fingerprint, batch_size)
+        return mobilenet_features.mobilenet_features(spark, inputs, output, params)
+
+    def engine(n_images: int) -> float:
+        files = [file.read_bytes() for file in sorted(few.glob("*/*.jpg"))]
+        return engine_seconds(flatbuffer, batch_size, files, n_images, n_cores)
+
+    print("measuring float32 arithmetic and the bare engine", flush=True)
+    float32_limit = float32_flop_per_s(n_cores)
+    # Half before and half after the stage: a machine that slows down meanwhile slows both.
+    engine_s = engine(n_images - n_images // 2)
+    _, startup = timed(lambda: stage(few, str(scratch / "few_features")))
+    ours, theirs = str(scratch / "features"), str(scratch / "replaced")
+    result, cost = timed(lambda: stage(source, ours))
+    engine_s += engine(n_images // 2)
     features = f"{ours}/{mobilenet_features.FEATURES}"
     n_tasks = len(list(Path(features).glob("part-*")))
 
@@ -255,11 +169,13 @@ def run(n_images: int, seed: int, scratch: Path) -> dict[str, Any]:
     with ProcessPoolExecutor(1, get_context("spawn")) as own_process:
         model_weights = own_process.submit(untrained_weights).result()
     replaced_n_tasks = min(_REPLACED_TASKS, n_tasks)
-    images_uri = f"{images}/{raw_images.IMAGES}"
-    replaced_build_s, replaced = timed(
-        lambda: run_replaced(spark, images_uri, theirs, replaced_n_tasks, model_weights)
-    )
-    n_cores = spark.sparkContext.defaultParallelism
+
+    def replaced_design(folder: Path, output: str, n_tasks: int) -> float:
+        images = f"{tables[folder]}/{raw_images.IMAGES}"
+        return run_replaced(spark, images, output, n_tasks, model_weights)
+
+    _, replaced_startup = timed(lambda: replaced_design(few, str(scratch / "few_replaced"), n_cores))
+    replaced_build_s, replaced = timed(lambda: replaced_design(source, theirs, replaced_n_tasks))
     spark.stop()
 
     print("comparing the features of the two", flush=True)
@@ -268,8 +184,16 @@ def run(n_images: int, seed: int, scratch: Path) -> dict[str, Any]:
         "n_cores": n_cores,
         "images_per_s": n_images / cost.seconds,
         "replaced_images_per_s": n_images / replaced.seconds,
+        "engine_images_per_s": n_images / engine_s,
         "ratio_to_replaced": replaced.seconds / cost.seconds,
-        "extraction_images_per_s": stage.metadata["images_per_s"],
+        "share_of_engine": engine_s / cost.seconds,
+        "share_of_float32_limit": n_images / cost.seconds * FLOP_PER_IMAGE / float32_limit,
+        "engine_share_of_float32_limit": n_images / engine_s * FLOP_PER_IMAGE / float32_limit,
+        "float32_gflop_per_s": float32_limit / 1e9,
+        "spark_startup_s": spark_startup_s,
+        "startup_s": startup.seconds,
+        "replaced_startup_s": replaced_startup.seconds,
+        "extraction_images_per_s": result.metadata["images_per_s"],
         "cpu_ratio_to_replaced": replaced.cpu_seconds / cost.cpu_seconds if cost.cpu_seconds else None,
         "cpu_ms_per_image": 1000 * cost.cpu_seconds / n_images,
         "replaced_cpu_ms_per_image": 1000 * replaced.cpu_seconds / n_images,
@@ -285,27 +209,33 @@ def run(n_images: int, seed: int, scratch: Path) -> dict[str, Any]:
     }
 
 
-def table(figures: Mapping[str, Any]) -> str:
-    """The figures for a person."""
+def for_people(figures: Mapping[str, Any]) -> str:
+    """The figures as a table, with the ratios below it."""
 
-    def row(what: str, name: str, form: str) -> str:
-        values = (figures.get(name), figures.get(f"replaced_{name}"))
-        cells = ("-" if value is None else format(value, form) for value in values)
-        return f"{what:<34}" + "".join(f"{cell:>10}" for cell in cells)
+    def row(what: str, name: str, form: str) -> tuple[str, list[str]]:
+        names = (name, f"replaced_{name}", f"engine_{name}")
+        return what, [cell(figures.get(name), form) for name in names]
 
-    size = f"{figures['n_images']:,} images, {figures['n_cores']} cores"
+    rows = [
+        row("the whole, images/s", "images_per_s", ".1f"),
+        row("without the checks, images/s", "extraction_images_per_s", ".1f"),
+        row("first small run (start-up), s", "startup_s", ".1f"),
+        row("CPU time, ms/image", "cpu_ms_per_image", ".0f"),
+        row("cores busy with other programs", "cores_elsewhere", ".1f"),
+        row("tasks", "n_tasks", "d"),
+        row("to build the network once, s", "build_s", ".3f"),
+        row("peak memory of a worker, MB", "worker_peak_mb", ".0f"),
+        row("share of the float32 limit", "share_of_float32_limit", ".1%"),
+    ]
+    title = f"{figures['n_images']:,} images, {figures['n_cores']} cores"
     return "\n".join(
         [
-            f"{size:<34}{'stage':>10}{'replaced':>10}",
-            row("the whole, images/s", "images_per_s", ".1f"),
-            row("without the checks, images/s", "extraction_images_per_s", ".1f"),
-            row("CPU time, ms/image", "cpu_ms_per_image", ".0f"),
-            row("cores busy with other programs", "cores_elsewhere", ".1f"),
-            row("tasks", "n_tasks", "d"),
-            row("to build the network once, s", "build_s", ".3f"),
-            row("peak memory of a worker, MB", "worker_peak_mb", ".0f"),
-            f"ratio of the rates: {figures['ratio_to_replaced']:.2f}",
+            table(title, ["stage", "replaced", "bare engine"], rows),
+            f"ratio of the rates, stage to replaced: {figures['ratio_to_replaced']:.2f}",
             f"ratio of the CPU times: {figures['cpu_ratio_to_replaced'] or float('nan'):.2f}",
+            f"share of the bare engine's rate: {figures['share_of_engine']:.1%}",
+            f"float32 limit: {figures['float32_gflop_per_s']:.1f} GFLOP/s",
+            f"start of Spark: {figures['spark_startup_s']:.1f} s",
             f"largest difference of a feature: {figures['max_difference']:.2g}",
         ]
     )
@@ -322,9 +252,9 @@ def main() -> None:
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logger.setLevel(logging.INFO)
-    with tempfile.TemporaryDirectory() as scratch:
-        figures = run(arguments.images, arguments.seed, Path(scratch))
-    print(f"\n{table(figures)}\n\n{json.dumps(figures)}")
+    with scratch_folder() as scratch:
+        figures = run(arguments.images, arguments.seed, scratch)
+    print(f"\n{for_people(figures)}\n\n{json.dumps(figures)}", flush=True)
     if figures["max_difference"] >= MAX_DIFFERENCE:
         sys.exit(f"The two differ by {figures['max_difference']:.2g}, not less than {MAX_DIFFERENCE:g}.")
     if (figures["worker_peak_mb"] or 0) >= MAX_WORKER_MB:
