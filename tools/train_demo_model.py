@@ -202,7 +202,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--work", type=Path, default=Path("training"), help="pictures and checkpoints")
     parser.add_argument("--images-per-kind", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=12, help=f"at {SMALL_SIZE} x {SMALL_SIZE} pixels")
-    parser.add_argument("--finishing-epochs", type=int, default=2, help=f"at {IMAGE_SIZE} x {IMAGE_SIZE}")
+    parser.add_argument("--finishing-epochs", type=int, default=1, help=f"at {IMAGE_SIZE} x {IMAGE_SIZE}")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args(arguments)
 

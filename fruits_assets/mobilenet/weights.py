@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SAMPLE_IMAGES = Path(__file__).parents[1] / "sample_images"
 DEMO_WEIGHTS = Path(__file__).with_name("demo_weights.npz")
-DEMO_SHA256 = "0000000000000000000000000000000000000000000000000000000000000000"
+DEMO_SHA256 = "39cc9c891307899552ef9427077f92181fff4e449f986b88d9b07f5559282c85"
 IMAGENET, DEMO, UNTRAINED = "imagenet", "demo", "untrained"
 _SEED = 20
 _CALIBRATION_IMAGES_PER_LABEL = 2
@@ -46,8 +46,10 @@ def check_source(source: str) -> None:
     """Refuse a source that cannot work, without importing TensorFlow.
 
     Raises:
-        WeightsError: no such name, no such file, or not HDF5.
+        WeightsError: no such name, no such file, not HDF5, or the bundled file is damaged.
     """
+    if source == DEMO:
+        _demo_content()
     if source in (IMAGENET, DEMO, UNTRAINED):
         return
     path = Path(source).expanduser()
@@ -64,10 +66,11 @@ def identity(source: str) -> dict[str, str]:
     The ImageNet weights stand for themselves: a release of Keras has one file of them.
     """
     known = {"source": source} | {name: metadata.version(name) for name in ("keras", "tensorflow")}
-    if source in (IMAGENET, DEMO, UNTRAINED):
+    if source in (IMAGENET, UNTRAINED):
         return known
-    file = Path(source).expanduser()
-    return known | {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    if source == DEMO:
+        return known | {"sha256": DEMO_SHA256}
+    return known | {"sha256": hashlib.sha256(Path(source).expanduser().read_bytes()).hexdigest()}
 
 
 def load(source: str) -> LoadedWeights:
@@ -83,7 +86,9 @@ def load(source: str) -> LoadedWeights:
     check_source(source)
     if source == IMAGENET:
         return _imagenet()
-    if source in (DEMO, UNTRAINED):
+    if source == DEMO:
+        return _demo()
+    if source == UNTRAINED:
         return _untrained()
     return _from_file(Path(source).expanduser())
 
@@ -107,6 +112,14 @@ def _demo() -> LoadedWeights:
     import keras
     import numpy as np
 
+    model = _headless(keras.applications.MobileNetV2(weights=None, include_top=True))
+    with np.load(io.BytesIO(_demo_content())) as stored:
+        for variable in model.weights:
+            variable.assign(stored[variable.path].astype(np.float32))
+    return LoadedWeights(model, f"demo (trained on rendered fruit, SHA-256 {DEMO_SHA256[:12]})")
+
+
+def _demo_content() -> bytes:
     content = DEMO_WEIGHTS.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != DEMO_SHA256:
@@ -114,11 +127,7 @@ def _demo() -> LoadedWeights:
             f"The bundled weights {DEMO_WEIGHTS} have SHA-256 {digest[:12]}..., not {DEMO_SHA256[:12]}...: "
             "the file is damaged. Install the package again."
         )
-    model = _headless(keras.applications.MobileNetV2(weights=None, include_top=True))
-    with np.load(io.BytesIO(content)) as stored:
-        for variable in model.weights:
-            variable.assign(stored[variable.path].astype(np.float32))
-    return LoadedWeights(model, f"demo (trained on rendered fruit, SHA-256 {digest[:12]})")
+    return content
 
 
 def _from_file(path: Path) -> LoadedWeights:
