@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import dagster as dg
-from pydantic import ValidationError, create_model
+from pydantic import ValidationError, create_model, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fruits_assets.assets import (
@@ -21,7 +21,7 @@ from fruits_assets.jobs import fruits_pipeline, nightly
 from fruits_assets.resources.emr import EmrSpark
 from fruits_assets.resources.image_source import ImageSource
 from fruits_assets.resources.lake import Lake
-from fruits_assets.resources.spark import LocalSpark, SparkRunner
+from fruits_assets.resources.spark import LocalSpark, SparkRunner, check_master
 from fruits_assets.resources.weights import MobileNetWeights
 from fruits_assets.sensors import source_changed
 
@@ -29,14 +29,26 @@ SAMPLE_IMAGES = Path(__file__).with_name("sample_images")
 
 
 class Settings(BaseSettings):
-    """Environment variables FRUITS_IMAGES, FRUITS_LAKE, FRUITS_SPARK and FRUITS_WEIGHTS; read here only."""
+    """Environment variables FRUITS_IMAGES, FRUITS_LAKE and so on: one for each field; read here only."""
 
     model_config = SettingsConfigDict(env_prefix="FRUITS_")
 
     images: str = str(SAMPLE_IMAGES)
     lake: str = "lake"
     spark: Literal["local", "emr"] = "local"
+    spark_master: str = LocalSpark.model_fields["master"].default
     weights: str = ""
+
+    @field_validator("spark_master")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        return check_master(value)
+
+    @field_validator("images")
+    @classmethod
+    def _the_same_for_a_worker(cls, value: str) -> str:
+        # Whose current folder is another.
+        return value if "://" in value else str(Path(value).expanduser().absolute())
 
     @property
     def weights_source(self) -> str:
@@ -95,7 +107,12 @@ def spark_runner(settings: Settings) -> SparkRunner:
         ValueError: a cluster could not reach what the settings name.
     """
     if settings.spark == "local":
-        return LocalSpark()
+        return LocalSpark(master=settings.spark_master)
+    if settings.spark_master != Settings.model_fields["spark_master"].default:
+        raise ValueError(
+            f"FRUITS_SPARK_MASTER={settings.spark_master} is for FRUITS_SPARK=local; an EMR cluster has its "
+            "own. Unset it, or set FRUITS_SPARK to local."
+        )
     for name, uri in (("FRUITS_IMAGES", settings.images), ("FRUITS_LAKE", settings.lake)):
         if not uri.startswith("s3://"):
             raise ValueError(f"FRUITS_SPARK=emr needs {name} to be an s3:// prefix, and it is '{uri}'.")

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from fruits_assets.definitions import SAMPLE_IMAGES, Settings, defs, from_environment, resources
+from fruits_assets.resources.spark import LocalSpark
 from fruits_assets_tests.conftest import write_image
 
 
@@ -54,6 +55,53 @@ def test_an_unknown_spark_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("FRUITS_SPARK", "databricks")
     with pytest.raises(ValueError, match=r"FRUITS_SPARK=databricks: Input should be 'local' or 'emr'"):
         from_environment(Settings)
+
+
+@pytest.mark.parametrize(
+    "master",
+    [
+        "local",
+        "local[2]",
+        "local[*, 3]",
+        "local-cluster[2,1,1024]",
+        "spark://10.0.0.1:7077",
+        "spark://a:7077,b:7077",
+        "yarn",
+        "k8s://https://10.0.0.1:6443",
+    ],
+)
+def test_the_spark_master_reaches_the_local_spark(master: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRUITS_SPARK_MASTER", master)
+    runner = resources(from_environment(Settings))["spark"]
+    assert isinstance(runner, LocalSpark)
+    assert runner.master == master
+
+
+@pytest.mark.parametrize("master", ["", "local[0]", "local[two]", "spark://host", "host:7077", "yarn "])
+def test_a_malformed_spark_master_is_refused_with_what_it_may_be(
+    master: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRUITS_SPARK_MASTER", master)
+    with pytest.raises(ValueError, match="no Spark master") as error:
+        from_environment(Settings)
+    assert str(error.value).startswith(f"FRUITS_SPARK_MASTER={master}: ")
+    assert "spark://host:port" in str(error.value)
+
+
+def test_emr_refuses_the_master_of_another_cluster() -> None:
+    settings = Settings(
+        spark="emr", spark_master="spark://host:7077", images="s3://bucket/photos", lake="s3://bucket/lake"
+    )
+    with pytest.raises(ValueError, match=r"FRUITS_SPARK_MASTER=spark://host:7077 is for FRUITS_SPARK=local"):
+        resources(settings)
+
+
+def test_images_in_a_relative_folder_are_the_same_for_a_worker_with_another_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings(images="photos").images == str(tmp_path / "photos")
+    assert Settings(images="s3://bucket/photos").images == "s3://bucket/photos"
 
 
 @pytest.mark.parametrize(

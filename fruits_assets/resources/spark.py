@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,10 +33,34 @@ _JAVA_OPTIONS = (
     # paid for itself, which takes half of the processor time of a short run.
     "-XX:TieredStopAtLevel=1",
 )
+_MASTER = re.compile(
+    r"local(\[(\*|[1-9]\d*)(,\s*[1-9]\d*)?\])?"
+    r"|local-cluster\[\s*[1-9]\d*\s*,\s*[1-9]\d*\s*,\s*[1-9]\d*\s*\]"
+    r"|spark://[^\s/,]+:\d+(,[^\s/,]+:\d+)*"
+    r"|yarn"
+    r"|k8s://\S+"
+)
+_SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"
+# Executors are JVMs that have to start; on a cluster that has room, all are there within seconds.
+_WORKERS_WAIT_S, _WORKERS_POLL_S = 120.0, 1.0
 
 
 class SparkSetupError(RuntimeError):
     """Spark cannot be started; the message says what is missing and how to get it."""
+
+
+def check_master(master: str) -> str:
+    """The same master, if Spark would know what to do with it.
+
+    Raises:
+        ValueError: it is malformed; says what it may be.
+    """
+    if not _MASTER.fullmatch(master):
+        raise ValueError(
+            "no Spark master. Write local[*] (this machine, all its cores), local[n] (n of them), "
+            "spark://host:port, yarn, k8s://https://host:port or local-cluster[workers,cores,MB]"
+        )
+    return master
 
 
 class SparkRunner(dg.ConfigurableResource, ABC):
@@ -59,8 +84,13 @@ class SparkRunner(dg.ConfigurableResource, ABC):
 
 
 class LocalSpark(SparkRunner):
-    """Runs stages in a Spark session of this process, on all its cores, started when first used."""
+    """Runs stages in a Spark session of this process: on its own cores, or as the driver of a cluster."""
 
+    master: str = Field(
+        default="local[*]",
+        description="Spark master. The machines of a cluster need this package at the same path as here, "
+        "and a lake and images that all of them see.",
+    )
     driver_memory: str = Field(default="2g", description="Heap of the one JVM, as Spark writes it: 2g, 512m.")
     spark_conf: dict[str, Any] = Field(
         default={}, description="Further Spark properties, for instance spark.local.dir."
@@ -95,28 +125,66 @@ class LocalSpark(SparkRunner):
         """The session of this process, started when first asked for.
 
         Raises:
-            SparkSetupError: no Java, or one that is too old.
+            SparkSetupError: no Java, or one that is too old; no worker of the cluster takes tasks.
         """
         _require_java()
         # The workers need the driver's packages; a PYSPARK_PYTHON of another project has not got them.
         os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
         from dagster_pyspark import LazyPySparkResource
+        from pyspark.sql import SparkSession
 
+        is_running = SparkSession.getActiveSession() is not None
         session: SparkSession = LazyPySparkResource(spark_config=self._conf()).spark_session
+        if self._is_cluster and not is_running:
+            self._await_workers(session)
+        if not session.sparkContext.getConf().contains(_SHUFFLE_PARTITIONS):
+            session.conf.set(_SHUFFLE_PARTITIONS, str(2 * session.sparkContext.defaultParallelism))
         return session
 
+    @property
+    def _is_cluster(self) -> bool:
+        return not re.match(r"local(\[|$)", self.master)
+
+    def _await_workers(self, session: SparkSession) -> None:
+        """Return when workers are there and no more are coming: stages cut their work by the cores they see.
+
+        Without a worker Spark would wait for ever, and say so in a warning that is not shown. Its own
+        minRegisteredResourcesRatio counts for nothing on a standalone cluster unless spark.cores.max is set.
+        """
+        context: Any = session.sparkContext
+        if context.getConf().get("spark.dynamicAllocation.enabled", "false") == "true":
+            return
+        deadline = time.monotonic() + _WORKERS_WAIT_S
+        n_before = 0
+        while True:
+            n_workers = context._jsc.sc().getExecutorMemoryStatus().size() - 1  # the driver counts itself
+            if n_workers and n_workers == n_before:
+                return
+            if time.monotonic() > deadline:
+                session.stop()
+                raise SparkSetupError(
+                    f"No worker of '{self.master}' has taken this run up in {_WORKERS_WAIT_S:.0f} s: there "
+                    "is none, none has enough free cores and memory, or none can reach this machine. Look at "
+                    "the master's page, then set FRUITS_SPARK_MASTER to another master, or "
+                    "spark.executor.memory or spark.driver.host in spark-defaults.conf."
+                )
+            n_before = n_workers
+            time.sleep(_WORKERS_POLL_S)
+
     def _conf(self) -> dict[str, Any]:
-        return {
-            "spark.master": "local[*]",
-            "spark.app.name": "fruits_assets",
-            "spark.driver.memory": self.driver_memory,
+        one_machine = {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
+        }
+        return {
+            **(one_machine if self.master.startswith("local") else {}),
+            "spark.master": self.master,
+            "spark.app.name": "fruits_assets",
+            "spark.driver.memory": self.driver_memory,
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
             "spark.driver.extraJavaOptions": " ".join(_JAVA_OPTIONS),
             "spark.sql.session.timeZone": "UTC",
-            "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
             # Where the workers find this package when it is not installed but the current folder.
             "spark.executorEnv.PYTHONPATH": os.pathsep.join(
                 [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
