@@ -8,10 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,6 +42,7 @@ _MASTER = re.compile(
     r"|k8s://\S+"
 )
 _SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"
+_one_start_at_a_time = threading.Lock()
 # Executors are JVMs that have to start; on a cluster that has room, all are there within seconds.
 _WORKERS_WAIT_S, _WORKERS_POLL_S = 120.0, 1.0
 
@@ -96,6 +98,15 @@ class LocalSpark(SparkRunner):
         default={}, description="Further Spark properties, for instance spark.local.dir."
     )
 
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Start Spark in the background: the first asset of a run has a model to convert meanwhile."""
+        threading.Thread(target=self._start_early, daemon=True).start()
+
+    def _start_early(self) -> None:
+        # What goes wrong here goes wrong again, and is told, where an asset asks for the session.
+        with suppress(Exception):
+            self.session.range(1).count()
+
     def run(
         self,
         context: dg.AssetExecutionContext,
@@ -133,13 +144,14 @@ class LocalSpark(SparkRunner):
         from dagster_pyspark import LazyPySparkResource
         from pyspark.sql import SparkSession
 
-        is_running = SparkSession.getActiveSession() is not None
-        session: SparkSession = LazyPySparkResource(spark_config=self._conf()).spark_session
-        if self._is_cluster and not is_running:
-            self._await_workers(session)
-        if not session.sparkContext.getConf().contains(_SHUFFLE_PARTITIONS):
-            session.conf.set(_SHUFFLE_PARTITIONS, str(2 * session.sparkContext.defaultParallelism))
-        return session
+        with _one_start_at_a_time:
+            is_running = SparkSession.getActiveSession() is not None
+            session: SparkSession = LazyPySparkResource(spark_config=self._conf()).spark_session
+            if self._is_cluster and not is_running:
+                self._await_workers(session)
+            if not session.sparkContext.getConf().contains(_SHUFFLE_PARTITIONS):
+                session.conf.set(_SHUFFLE_PARTITIONS, str(2 * session.sparkContext.defaultParallelism))
+            return session
 
     @property
     def _is_cluster(self) -> bool:
