@@ -33,6 +33,9 @@ _JAVA_OPTIONS = (
     # The work is in the Python workers. What is left for the JVM ends before its optimising compiler has
     # paid for itself, which takes half of the processor time of a short run.
     "-XX:TieredStopAtLevel=1",
+    # The default collector lets the heap grow to its limit before it looks for what is no longer needed.
+    "-XX:+UseParallelGC",
+    "-XX:MaxNewSize=256m",
 )
 _MASTER = re.compile(
     r"local(\[(\*|[1-9]\d*)(,\s*[1-9]\d*)?\])?"

@@ -24,15 +24,13 @@ from fruits_assets.mobilenet.extractor import (
 )
 from fruits_assets.stages import raw_images
 from fruits_assets.stages.arrow import arrow_batches_of, fixed_length_arrays, matrix
+from fruits_assets.stages.parquet import map_batches
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.reuse import PREVIOUS, spare_the_other_side
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
 
 FEATURES = "features.parquet"
 FEATURES_SCHEMA = "path string, label string, sha256 string, features array<float>"
-_SUMMARY_SCHEMA = (
-    "n_rows long, n_sound long, n_wrong_length long, n_not_finite long, n_zeros long, sums binary"
-)
 
 _TASKS_PER_CORE = 16
 _MIN_IMAGES_PER_TASK, _MAX_IMAGES_PER_TASK = 32, 2048
@@ -91,11 +89,10 @@ def mobilenet_features(
     finally:
         network.destroy()
     seconds = time.monotonic() - started
-    features = spark.read.parquet(f"{output}/{FEATURES}")
-    facts = describe_features(features, images)
+    facts = describe_features(spark, f"{output}/{FEATURES}", images)
     return StageResult(
         row_count=facts["row_count"],
-        schema=column_types(features),
+        schema=column_types(spark.read.parquet(f"{output}/{FEATURES}")),
         metadata={
             **facts,
             "fingerprint": params.fingerprint,
@@ -113,18 +110,18 @@ def _without_those_of(previous: DataFrame, images: DataFrame) -> DataFrame:
     return images.join(spare_the_other_side(new.select("path"), new.count()), "path", "left_semi")
 
 
-def describe_features(features: DataFrame, images: DataFrame) -> dict[str, Any]:
-    """Compare a features table with the images it is of, and summarise its values.
+def describe_features(spark: SparkSession, uri: str, images: DataFrame) -> dict[str, Any]:
+    """Compare a stored features table with the images it is of, and summarise its values.
 
     `n_missing` and `n_unexpected` count paths on one side only, `n_duplicates` repeated ones;
     `sparsity` is the share of zeros among the values of well-formed rows, `feature_means` has one value
     per feature.
     """
-    parts = features.select("features").mapInArrow(_summarise, _SUMMARY_SCHEMA).collect()
+    parts = map_batches(spark, uri, ["features"], _summarise).collect()
     n_sound = sum(part["n_sound"] for part in parts)
-    sums = sum((np.frombuffer(part["sums"]) for part in parts), np.zeros(N_FEATURES))
+    sums = sum((part["sums"] for part in parts), np.zeros(N_FEATURES))
     return {
-        **_compare_paths(features, images),
+        **_compare_paths(spark.read.parquet(uri), images),
         "row_count": sum(part["n_rows"] for part in parts),
         "n_wrong_length": sum(part["n_wrong_length"] for part in parts),
         "n_not_finite": sum(part["n_not_finite"] for part in parts),
@@ -149,22 +146,21 @@ def _compare_paths(features: DataFrame, images: DataFrame) -> dict[str, int]:
     return counts.asDict()
 
 
-def _summarise(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _summarise(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
     for batch in batches:
         column = batch["features"]
         lengths = column.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
         values = matrix(column.filter(pa.array(lengths == N_FEATURES)), N_FEATURES)
         is_finite = np.isfinite(values).all(axis=1)
         sound = values[is_finite]
-        summary = {
+        yield {
             "n_rows": len(column),
             "n_sound": len(sound),
             "n_wrong_length": int((lengths != N_FEATURES).sum()),
             "n_not_finite": int((~is_finite).sum()),
             "n_zeros": int((sound == 0).sum()),
-            "sums": sound.sum(axis=0).tobytes(),
+            "sums": sound.sum(axis=0),
         }
-        yield pa.RecordBatch.from_pylist([summary])
 
 
 def _verified_flatbuffer(uri: str, fingerprint: str) -> bytes:

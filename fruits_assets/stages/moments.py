@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark import Accumulator
-from pyspark.sql import DataFrame
+from pyspark.sql import SparkSession
 
 from fruits_assets.stages.arrow import matrix
+from fruits_assets.stages.parquet import map_batches
 
 Matrix = NDArray[np.float64]
 
@@ -68,55 +69,32 @@ def merge(left: Moments, right: Moments) -> Moments:
 
 
 def column_moments(
-    table: DataFrame,
+    spark: SparkSession,
+    uri: str,
     column: str,
     n_columns: int,
     full: bool = False,
     done: Accumulator[int] | None = None,
 ) -> Moments:
-    """Moments of a column of arrays: one pass, partial results merged as a tree.
+    """Moments of a column of a Parquet table: one pass, partial results merged as a tree.
 
     Args:
-        table: has `column`, array<float> or array<double> of length `n_columns`.
+        uri: folder of the table; `column` is array<float> or array<double> of length `n_columns`.
         full: the whole covariance rather than the variances.
         done: gets the number of rows as they are read.
 
     Memory: a (d, d) matrix of float64 per task and on the driver if `full`, else a few vectors.
     """
-    partial = table.select(column).mapInArrow(
-        _partial_moments(column, n_columns, full, done),
-        "count long, mean binary, scatter binary",
-    )
 
-    def from_row(row: tuple[int, bytes, bytes]) -> Moments:
-        count, mean, scatter = row
-        shape = (n_columns, n_columns) if full else (n_columns,)
-        return Moments(count, np.frombuffer(mean), np.frombuffer(scatter).reshape(shape))
-
-    none = Moments(0, np.zeros(n_columns), np.zeros(n_columns))
-    parts = partial.rdd.map(lambda row: from_row(tuple(row)))
-    return parts.treeAggregate(none, merge, merge)
-
-
-def _partial_moments(
-    column: str, n_columns: int, full: bool, done: Accumulator[int] | None
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def partial_moments(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def partial_moments(batches: Iterator[pa.RecordBatch]) -> Iterator[Moments]:
         total: Moments | None = None
         for batch in batches:
-            if not batch.num_rows:
-                continue
             moments = moments_of(matrix(batch[column], n_columns), full)
             total = merge(total, moments) if total else moments
             if done is not None:
                 done.add(batch.num_rows)
         if total:
-            yield pa.RecordBatch.from_pydict(
-                {
-                    "count": [total.count],
-                    "mean": [total.mean.tobytes()],
-                    "scatter": [total.scatter.tobytes()],
-                }
-            )
+            yield total
 
-    return partial_moments
+    none = Moments(0, np.zeros(n_columns), np.zeros(n_columns))
+    return map_batches(spark, uri, [column], partial_moments).treeAggregate(none, merge, merge)

@@ -18,8 +18,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from fruits_assets.mobilenet.extractor import N_FEATURES
 from fruits_assets.stages import pca_model, scaled_features
-from fruits_assets.stages.arrow import fixed_length_arrays, matrix
+from fruits_assets.stages.arrow import arrow_batches_of, fixed_length_arrays, matrix
 from fruits_assets.stages.moments import Matrix
+from fruits_assets.stages.parquet import ROWS_PER_BATCH
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.stage import StageInputError, StageResult
 
@@ -60,7 +61,7 @@ def pca_features_csv(
     if not n_images:
         raise StageInputError(f"'{inputs['scaled_features']}' has no rows to project.")
     parts = f"{output}/{_PARTS}"
-    with progress(spark, "projecting features", n_images) as done:
+    with progress(spark, "projecting features", n_images) as done, arrow_batches_of(spark, ROWS_PER_BATCH):
         transform(scaled, model, done).sort("path").write.parquet(parts)
     points: list[tuple[str, float, float]] = []
     with progress(spark, f"writing {CSV}", n_images, "rows") as done:
@@ -109,7 +110,7 @@ def _blocks(parts: str) -> Iterator[pa.RecordBatch]:
     for name in sorted(filesystem.find(root)):
         if name.endswith(".parquet"):
             with filesystem.open(name, "rb") as file:
-                yield from pyarrow.parquet.ParquetFile(file).iter_batches(_ROWS_PER_BLOCK)
+                yield from pyarrow.parquet.ParquetFile(file, pre_buffer=False).iter_batches(_ROWS_PER_BLOCK)
 
 
 def _sampled(

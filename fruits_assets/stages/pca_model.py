@@ -52,12 +52,11 @@ def pca_model(spark: SparkSession, inputs: Mapping[str, str], output: str, param
         StageInputError: fewer than two images, or all images have the same features.
     """
     uri = f"{inputs['scaled_features']}/{scaled_features.SCALED_FEATURES}"
-    scaled = spark.read.parquet(uri)
-    n_images = scaled.count()
+    n_images = spark.read.parquet(uri).count()
     if n_images < 2:
         raise StageInputError(f"{n_images} image(s) have no covariance: at least 2 needed.")
     with progress(spark, "computing the covariance", n_images) as done:
-        moments = column_moments(scaled, "scaled_features", N_FEATURES, full=True, done=done)
+        moments = column_moments(spark, uri, "scaled_features", N_FEATURES, full=True, done=done)
     decomposition = decompose(moments)
     ratios = decomposition.explained_variance_ratio
     n_components = choose_n_components(ratios, params)

@@ -14,9 +14,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from fruits_assets.mobilenet.extractor import N_FEATURES
 from fruits_assets.stages import mobilenet_features
-from fruits_assets.stages.arrow import fixed_length_arrays, matrix
+from fruits_assets.stages.arrow import arrow_batches_of, fixed_length_arrays, matrix
 from fruits_assets.stages.ml_models import standard_scaler_model
 from fruits_assets.stages.moments import Matrix, column_moments
+from fruits_assets.stages.parquet import ROWS_PER_BATCH
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
 
@@ -46,21 +47,22 @@ def scaled_features(
     Raises:
         StageInputError: fewer than two images.
     """
-    features = spark.read.parquet(f"{inputs['mobilenet_features']}/{mobilenet_features.FEATURES}")
+    uri = f"{inputs['mobilenet_features']}/{mobilenet_features.FEATURES}"
+    features = spark.read.parquet(uri)
     n_images = features.count()
     if n_images < 2:
         raise StageInputError(f"{n_images} image(s) have no standard deviation: at least 2 needed.")
     with progress(spark, "measuring features", n_images) as done:
-        moments = column_moments(features, "features", N_FEATURES, done=done)
+        moments = column_moments(spark, uri, "features", N_FEATURES, done=done)
     model = standard_scaler_model(spark, moments, params.with_mean, params.with_std)
     model.save(f"{output}/{SCALER}")
-    with progress(spark, "scaling features", n_images) as done:
+    with progress(spark, "scaling features", n_images) as done, arrow_batches_of(spark, ROWS_PER_BATCH):
         transform(features, model, done).write.parquet(f"{output}/{SCALED_FEATURES}")
     scaled = spark.read.parquet(f"{output}/{SCALED_FEATURES}")
     return StageResult(
         row_count=n_images,
         schema=column_types(scaled),
-        metadata=describe_scaled(scaled),
+        metadata=describe_scaled(spark, f"{output}/{SCALED_FEATURES}"),
     )
 
 
@@ -90,9 +92,9 @@ def _scale(
     return scale
 
 
-def describe_scaled(scaled: DataFrame) -> dict[str, Any]:
+def describe_scaled(spark: SparkSession, uri: str) -> dict[str, Any]:
     """How far a scaled table is from mean 0 and standard deviation 1; constant features count apart."""
-    moments = column_moments(scaled, "scaled_features", N_FEATURES)
+    moments = column_moments(spark, uri, "scaled_features", N_FEATURES)
     is_constant = moments.std == 0
     deviation = np.abs(moments.std[~is_constant] - 1)
     return {

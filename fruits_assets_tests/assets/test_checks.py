@@ -75,7 +75,9 @@ def test_a_path_that_occurs_twice(spark: SparkSession, materialized: Materialize
         ("a null feature", "all_finite"),
     ],
 )
-def test_faulty_features(spark: SparkSession, materialized: Materialized, fault: str, check: str) -> None:
+def test_faulty_features(
+    spark: SparkSession, materialized: Materialized, tmp_path: Path, fault: str, check: str
+) -> None:
     images = table(spark, materialized, "raw_images", raw_stage.IMAGES)
     features = table(spark, materialized, "mobilenet_features", features_stage.FEATURES)
     first = features.sort("path").limit(1)
@@ -91,21 +93,27 @@ def test_faulty_features(spark: SparkSession, materialized: Materialized, fault:
     value = F.lit(float(number) if number else None).cast("float")
     replaced = F.concat(F.slice("features", 1, 1279), F.array(value))
     faulty = rows.get(fault, rest.union(first.withColumn("features", replaced)))
-    facts = features_stage.describe_features(faulty, images)
+    faulty.write.parquet(f"{tmp_path}/faulty.parquet")
+    facts = features_stage.describe_features(spark, f"{tmp_path}/faulty.parquet", images)
     assert failed(mobilenet_features.checks(facts)) == {check}
 
 
 def test_sound_features_pass(spark: SparkSession, materialized: Materialized) -> None:
     facts = features_stage.describe_features(
-        table(spark, materialized, "mobilenet_features", features_stage.FEATURES),
+        spark,
+        f"{materialized.graph.lake.current('mobilenet_features').uri}/{features_stage.FEATURES}",
         table(spark, materialized, "raw_images", raw_stage.IMAGES),
     )
     assert failed(mobilenet_features.checks(facts)) == set()
 
 
-def test_features_that_are_not_scaled(spark: SparkSession, materialized: Materialized) -> None:
+def test_features_that_are_not_scaled(
+    spark: SparkSession, materialized: Materialized, tmp_path: Path
+) -> None:
     features = table(spark, materialized, "mobilenet_features", features_stage.FEATURES)
-    facts = scaling_stage.describe_scaled(features.withColumnRenamed("features", "scaled_features"))
+    unscaled = features.withColumnRenamed("features", "scaled_features")
+    unscaled.write.parquet(f"{tmp_path}/unscaled.parquet")
+    facts = scaling_stage.describe_scaled(spark, f"{tmp_path}/unscaled.parquet")
     both = {"means_are_zero", "standard_deviations_are_one"}
     assert failed(scaled_features.checks(facts, scaled_features.ScalingConfig())) == both
     off = scaled_features.ScalingConfig(with_mean=False, with_std=False)

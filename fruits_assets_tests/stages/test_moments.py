@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -20,7 +23,9 @@ def correlated(n_rows: int, seed: int = 0) -> NDArray[np.float64]:
 
 def distributed(spark: SparkSession, rows: NDArray[np.float64], n_partitions: int, full: bool) -> Moments:
     parts = spark.sparkContext.parallelize([(row.tolist(),) for row in rows], n_partitions)
-    return column_moments(parts.toDF("values array<double>"), "values", N_COLUMNS, full=full)
+    with tempfile.TemporaryDirectory() as folder:
+        parts.toDF("values array<double>").write.parquet(f"{folder}/table.parquet")
+        return column_moments(spark, f"{folder}/table.parquet", "values", N_COLUMNS, full=full)
 
 
 @pytest.mark.parametrize("n_partitions", [1, 3, 40])
@@ -63,7 +68,10 @@ def test_merging_with_nothing_changes_nothing() -> None:
     assert merge(something, nothing) is something
 
 
-def test_an_array_of_another_length_is_an_error_that_gives_the_lengths(spark: SparkSession) -> None:
+def test_an_array_of_another_length_is_an_error_that_gives_the_lengths(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     table = spark.createDataFrame([([1.0] * N_COLUMNS,), ([1.0, 2.0],)], "values array<double>")
+    table.coalesce(1).write.parquet(f"{tmp_path}/table.parquet")
     with pytest.raises(Exception, match=r"arrays of 7 values expected"):
-        column_moments(table.coalesce(1), "values", N_COLUMNS)
+        column_moments(spark, f"{tmp_path}/table.parquet", "values", N_COLUMNS)
