@@ -5,23 +5,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?=
+EMR_TESTS := $(addprefix fruits_assets_tests/,emr resources/test_emr.py bootstrap)
 
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 export DAGSTER_DISABLE_TELEMETRY := yes
 # `dagster job execute` announces its successor, which needs one more package, at every call.
 export PYTHONWARNINGS := ignore
 
-.PHONY: run test test-emr ui lint format clean
+.PHONY: run test test-emr test-others ui lint format clean
 
 run: $(VENV)/run java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
 	$(BIN)/dagster job execute -m fruits_assets.definitions -j fruits_pipeline $(if $(CONFIG),-c $(CONFIG))
 	@$(BIN)/python -m fruits_assets.summary
 
+# Those of Amazon EMR wait for a pretended cluster most of the time, so the others run meanwhile.
 test: $(VENV)/dev java ## all tests
-	$(BIN)/pytest
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-emr test-others
 
 test-emr: $(VENV)/dev java ## only those of Amazon EMR
-	$(BIN)/pytest fruits_assets_tests/emr fruits_assets_tests/resources/test_emr.py fruits_assets_tests/bootstrap
+	$(BIN)/pytest $(EMR_TESTS)
+
+test-others: $(VENV)/dev java ## all but those of Amazon EMR
+	$(BIN)/pytest $(EMR_TESTS:%=--ignore=%)
 
 ui: $(VENV)/run java ## the Dagster UI on http://127.0.0.1:3000
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000
