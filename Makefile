@@ -20,6 +20,7 @@ run: $(VENV)/run java ## materialize the whole graph over the sample images (or 
 
 # Those of Amazon EMR wait for a pretended cluster most of the time, so the others run meanwhile.
 test: $(VENV)/dev java ## all tests
+	@echo "Two sets of tests run side by side; each reports when it is done, after about eight minutes."
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-emr test-others
 
 test-emr: $(VENV)/dev java ## only those of Amazon EMR
