@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -21,6 +20,7 @@ from typing import cast
 import dagster as dg
 import numpy as np
 import pyarrow.parquet as pq
+from measuring import scratch_folder, table
 from numpy.typing import NDArray
 
 from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, resources
@@ -60,11 +60,15 @@ def pca_features(
     """Materialize the graph; return its components (n, k), the labels (n,) and the explained variance."""
     settings = Settings(images=str(images), lake=str(lake), weights=weights)
     dg.materialize(cast("Sequence[dg.AssetsDefinition]", GRAPH), resources=resources(settings))
-    table = pq.read_table(lake / "pca_features_csv" / PARQUET)
-    names = [name for name in table.column_names if name.startswith("pc_")]
+    results = pq.read_table(lake / "pca_features_csv" / PARQUET)
+    names = [name for name in results.column_names if name.startswith("pc_")]
     explained = Lake(root=str(lake)).current("pca_model").facts["total_explained_variance"]
-    components = np.stack([table[name].to_numpy() for name in names], axis=1)
-    return components.astype(np.float64), np.array(table["label"].to_pylist()), float(cast(float, explained))
+    components = np.stack([results[name].to_numpy() for name in names], axis=1)
+    return (
+        components.astype(np.float64),
+        np.array(results["label"].to_pylist()),
+        float(cast(float, explained)),
+    )
 
 
 def nearest_neighbour_accuracy(points: NDArray[np.float64], labels: NDArray[np.str_]) -> float:
@@ -95,12 +99,13 @@ def main() -> None:
     parser.add_argument("--images-per-kind", type=int, default=24, help="of the kinds that are held out")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        figures = run(arguments.images_per_kind, arguments.seed, Path(scratch))
-    print(f"\n{'nearest neighbour, leave one out':<34}{'demo':>10}{'untrained':>12}")
-    for name in ("sample_images", "held_out_kinds"):
-        shares = [f"{100 * figures[weights][name]:.1f} %" for weights in (DEMO, UNTRAINED)]
-        print(f"{name.replace('_', ' '):<34}{shares[0]:>10}{shares[1]:>12}")
+    with scratch_folder() as scratch:
+        figures = run(arguments.images_per_kind, arguments.seed, scratch)
+    rows = [
+        (name.replace("_", " "), [f"{100 * figures[weights][name]:.1f} %" for weights in (DEMO, UNTRAINED)])
+        for name in ("sample_images", "held_out_kinds")
+    ]
+    print("\n" + table("nearest neighbour, leave one out", [DEMO, UNTRAINED], rows))
     print(json.dumps(figures))
 
 

@@ -35,13 +35,7 @@ def map_batches(
     Args:
         uri: a folder of Parquet files, on this machine or in S3.
     """
-    filesystem, root = fsspec.url_to_fs(uri)
-    filesystem.invalidate_cache()
-    sizes = {
-        path: info["size"]
-        for path, info in filesystem.find(root, detail=True).items()
-        if path.endswith(".parquet")
-    }
+    sizes = file_sizes(uri)
     n_cores = spark.sparkContext.defaultParallelism
     n_tasks = max(1, min(len(sizes), max(n_cores, math.ceil(sum(sizes.values()) / _BYTES_PER_TASK))))
     # Dealt out by size, so that the tasks get about the same.
@@ -49,14 +43,25 @@ def map_batches(
     shares = [by_size[i::n_tasks] for i in range(n_tasks)]
 
     def of_shares(tasks: Iterable[Sequence[str]]) -> Iterator[Found]:
-        yield from function(batch for paths in tasks for batch in _batches(uri, paths, columns))
+        yield from function(batch for paths in tasks for batch in batches_of(uri, paths, columns))
 
     return spark.sparkContext.parallelize(shares, n_tasks).mapPartitions(of_shares)
 
 
-def _batches(uri: str, paths: Sequence[str], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def file_sizes(uri: str) -> dict[str, int]:
+    """The files of a table, by path, and their sizes in bytes."""
+    filesystem, root = fsspec.url_to_fs(uri)
+    filesystem.invalidate_cache()
+    listed = filesystem.find(root, detail=True)
+    return {path: info["size"] for path, info in listed.items() if path.endswith(".parquet")}
+
+
+def batches_of(
+    uri: str, paths: Sequence[str], columns: Sequence[str] | None = None, n_rows: int = ROWS_PER_BATCH
+) -> Iterator[pa.RecordBatch]:
+    """The rows of some files of a table, in order, `n_rows` at a time; without `columns`, all columns."""
     filesystem, _ = fsspec.url_to_fs(uri)
     for path in paths:
         with filesystem.open(path, "rb") as file:
             table = pq.ParquetFile(file, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False)
-            yield from table.iter_batches(ROWS_PER_BATCH, columns=list(columns), use_threads=False)
+            yield from table.iter_batches(n_rows, columns=columns, use_threads=False)

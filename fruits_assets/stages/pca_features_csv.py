@@ -20,7 +20,7 @@ from fruits_assets.mobilenet.extractor import N_FEATURES
 from fruits_assets.stages import pca_model, scaled_features
 from fruits_assets.stages.arrow import arrow_batches_of, fixed_length_arrays, matrix
 from fruits_assets.stages.moments import Matrix
-from fruits_assets.stages.parquet import ROWS_PER_BATCH
+from fruits_assets.stages.parquet import ROWS_PER_BATCH, batches_of, file_sizes
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.stage import StageInputError, StageResult
 
@@ -106,11 +106,7 @@ def _project(
 
 
 def _blocks(parts: str) -> Iterator[pa.RecordBatch]:
-    filesystem, root = fsspec.url_to_fs(parts)
-    for name in sorted(filesystem.find(root)):
-        if name.endswith(".parquet"):
-            with filesystem.open(name, "rb") as file:
-                yield from pyarrow.parquet.ParquetFile(file, pre_buffer=False).iter_batches(_ROWS_PER_BLOCK)
+    return batches_of(parts, sorted(file_sizes(parts)), n_rows=_ROWS_PER_BLOCK)
 
 
 def _sampled(
