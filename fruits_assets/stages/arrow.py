@@ -11,6 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
+# Arrow's own allocator keeps much of what a task once needed; this one gives it back. In workers, too.
+pa.set_memory_pool(pa.system_memory_pool())
+
 _MAX_RECORDS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 
@@ -35,7 +38,7 @@ def matrix(column: pa.Array, n_columns: int) -> NDArray[np.float64]:
     lengths = column.value_lengths()
     if column.null_count or any(length.as_py() != n_columns for length in lengths.unique()):
         raise ValueError(f"arrays of {n_columns} values expected, found lengths {lengths.unique()}")
-    return values.reshape(len(column), n_columns).astype(np.float64)
+    return values.reshape(len(column), n_columns).astype(np.float64, copy=False)
 
 
 def fixed_length_arrays(values: NDArray[np.float32] | NDArray[np.float64]) -> pa.ListArray:

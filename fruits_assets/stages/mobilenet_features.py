@@ -24,7 +24,7 @@ from fruits_assets.mobilenet.extractor import (
 )
 from fruits_assets.stages import raw_images
 from fruits_assets.stages.arrow import arrow_batches_of, fixed_length_arrays, matrix
-from fruits_assets.stages.parquet import map_batches
+from fruits_assets.stages.parquet import map_batches, write_arrays
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.reuse import PREVIOUS, spare_the_other_side
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
@@ -85,7 +85,7 @@ def mobilenet_features(
                 .mapInArrow(_extract(network, params.batch_size, done), FEATURES_SCHEMA)
             )
             table = computed if reused is None else computed.unionByName(reused)
-            table.write.parquet(f"{output}/{FEATURES}")
+            write_arrays(table, f"{output}/{FEATURES}")
     finally:
         network.destroy()
     seconds = time.monotonic() - started

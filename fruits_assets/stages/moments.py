@@ -60,12 +60,11 @@ def merge(left: Moments, right: Moments) -> Moments:
         return left if left.count else right
     delta = right.mean - left.mean
     weight = left.count * right.count / count
-    between = np.outer(delta, delta) if left.scatter.ndim == 2 else delta * delta
-    return Moments(
-        count,
-        left.mean + delta * (right.count / count),
-        left.scatter + right.scatter + weight * between,
-    )
+    scatter = np.outer(delta, delta) if left.scatter.ndim == 2 else delta * delta
+    scatter *= weight
+    scatter += left.scatter
+    scatter += right.scatter
+    return Moments(count, left.mean + delta * (right.count / count), scatter)
 
 
 def column_moments(

@@ -1,4 +1,4 @@
-"""Wide columns of a Parquet table straight into the workers, past the rows of the JVM."""
+"""Wide columns of Parquet tables: straight into the workers, past the rows of the JVM, and back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import RDD
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 Found = TypeVar("Found")
 
@@ -35,17 +35,46 @@ def map_batches(
     Args:
         uri: a folder of Parquet files, on this machine or in S3.
     """
+
+    def of_shares(shares: Iterable[Sequence[str]]) -> Iterator[Found]:
+        yield from function(batch for paths in shares for batch in batches_of(uri, paths, columns))
+
+    shares = _shares(spark, uri)
+    return spark.sparkContext.parallelize(shares, len(shares)).mapPartitions(of_shares)
+
+
+def map_batches_to_rows(
+    spark: SparkSession,
+    uri: str,
+    columns: Sequence[str],
+    function: Callable[[Iterator[pa.RecordBatch]], Iterable[pa.RecordBatch]],
+    schema: str,
+) -> DataFrame:
+    """`map_batches` where the function gives batches too: the rows of a DataFrame of that schema."""
+
+    def of_shares(tasks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        paths = (path.as_py() for task in tasks for share in task["paths"] for path in share)
+        yield from function(batches_of(uri, paths, columns))
+
+    shares = [(paths,) for paths in _shares(spark, uri)]
+    tasks = spark.sparkContext.parallelize(shares, len(shares)).toDF("paths array<string>")
+    return tasks.mapInArrow(of_shares, schema)
+
+
+def write_arrays(table: DataFrame, uri: str) -> None:
+    """Write a table of wide arrays of floats."""
+    # A dictionary of values that hardly ever repeat takes time and memory, and is then given up.
+    table.write.option("parquet.enable.dictionary", "false").parquet(uri)
+
+
+def _shares(spark: SparkSession, uri: str) -> list[list[str]]:
+    """The files of a table, a list for each task; an empty one if there are none."""
     sizes = file_sizes(uri)
     n_cores = spark.sparkContext.defaultParallelism
     n_tasks = max(1, min(len(sizes), max(n_cores, math.ceil(sum(sizes.values()) / _BYTES_PER_TASK))))
     # Dealt out by size, so that the tasks get about the same.
     by_size = sorted(sizes, key=lambda path: (-sizes[path], path))
-    shares = [by_size[i::n_tasks] for i in range(n_tasks)]
-
-    def of_shares(tasks: Iterable[Sequence[str]]) -> Iterator[Found]:
-        yield from function(batch for paths in tasks for batch in batches_of(uri, paths, columns))
-
-    return spark.sparkContext.parallelize(shares, n_tasks).mapPartitions(of_shares)
+    return [by_size[i::n_tasks] for i in range(n_tasks)]
 
 
 def file_sizes(uri: str) -> dict[str, int]:
@@ -57,7 +86,7 @@ def file_sizes(uri: str) -> dict[str, int]:
 
 
 def batches_of(
-    uri: str, paths: Sequence[str], columns: Sequence[str] | None = None, n_rows: int = ROWS_PER_BATCH
+    uri: str, paths: Iterable[str], columns: Sequence[str] | None = None, n_rows: int = ROWS_PER_BATCH
 ) -> Iterator[pa.RecordBatch]:
     """The rows of some files of a table, in order, `n_rows` at a time; without `columns`, all columns."""
     filesystem, _ = fsspec.url_to_fs(uri)

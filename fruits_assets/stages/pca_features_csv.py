@@ -14,13 +14,13 @@ import pyarrow.csv
 import pyarrow.parquet
 from pyspark import Accumulator
 from pyspark.ml.feature import PCAModel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.extractor import N_FEATURES
 from fruits_assets.stages import pca_model, scaled_features
-from fruits_assets.stages.arrow import arrow_batches_of, fixed_length_arrays, matrix
+from fruits_assets.stages.arrow import fixed_length_arrays, matrix
 from fruits_assets.stages.moments import Matrix
-from fruits_assets.stages.parquet import ROWS_PER_BATCH, batches_of, file_sizes
+from fruits_assets.stages.parquet import batches_of, file_sizes, map_batches_to_rows, write_arrays
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.stage import StageInputError, StageResult
 
@@ -29,6 +29,7 @@ VECTOR_COLUMN = "pcaFeatures"
 _PARTS = "pca_features.parquet"
 _PARTS_SCHEMA = "path string, label string, pca_features array<double>"
 _ROWS_PER_BLOCK = 4096
+_CSV_BLOCK_BYTES = 256 * 1024
 _ROWS_SHOWN, _POINTS_SHOWN = 5, 3000
 
 Layout = Literal["columns", "vector"]
@@ -55,14 +56,16 @@ def pca_features_csv(
     Raises:
         StageInputError: there is no row.
     """
-    scaled = spark.read.parquet(f"{inputs['scaled_features']}/{scaled_features.SCALED_FEATURES}")
+    scaled = f"{inputs['scaled_features']}/{scaled_features.SCALED_FEATURES}"
     model = PCAModel.load(f"{inputs['pca_model']}/{pca_model.MODEL}")
-    n_images = scaled.count()
+    n_images = spark.read.parquet(scaled).count()
     if not n_images:
         raise StageInputError(f"'{inputs['scaled_features']}' has no rows to project.")
     parts = f"{output}/{_PARTS}"
-    with progress(spark, "projecting features", n_images) as done, arrow_batches_of(spark, ROWS_PER_BATCH):
-        transform(scaled, model, done).sort("path").write.parquet(parts)
+    with progress(spark, "projecting features", n_images) as done:
+        columns, project = ["path", "label", "scaled_features"], _project(model.pc.toArray(), done)
+        projected = map_batches_to_rows(spark, scaled, columns, project, _PARTS_SCHEMA)
+        write_arrays(projected.sort("path"), parts)
     points: list[tuple[str, float, float]] = []
     with progress(spark, f"writing {CSV}", n_images, "rows") as done:
         blocks = _sampled(_blocks(parts), math.ceil(n_images / _POINTS_SHOWN), points, done)
@@ -82,16 +85,11 @@ def pca_features_csv(
     )
 
 
-def transform(scaled: DataFrame, model: PCAModel, done: Accumulator[int] | None = None) -> DataFrame:
-    """Project the `scaled_features` column onto a model's components: `pca_features`, in float64."""
-    return scaled.select("path", "label", "scaled_features").mapInArrow(
-        _project(model.pc.toArray(), done), _PARTS_SCHEMA
-    )
-
-
 def _project(
-    components: Matrix, done: Accumulator[int] | None
+    components: Matrix, done: Accumulator[int]
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Scores in float64, from column `scaled_features` to `pca_features`."""
+
     def project(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             projected = matrix(batch["scaled_features"], N_FEATURES) @ components
@@ -99,8 +97,7 @@ def _project(
                 [batch["path"], batch["label"], fixed_length_arrays(projected)],
                 ["path", "label", "pca_features"],
             )
-            if done is not None:
-                done.add(batch.num_rows)
+            done.add(batch.num_rows)
 
     return project
 
@@ -129,22 +126,19 @@ def _sampled(
 
 def _write_files(blocks: Iterator[pa.RecordBatch], output: str, layout: Layout) -> pa.Schema:
     """Write both files and return the schema of the Parquet file."""
-    parquet_block, csv_block = (
-        (_with_columns, _with_columns) if layout == "columns" else (_with_list, _with_text)
-    )
-    first = next(blocks)
-    schema: pa.Schema = parquet_block(first).schema
+    arranged = (_with_columns(block) if layout == "columns" else _with_list(block) for block in blocks)
+    first = next(arranged)
     options = pyarrow.csv.WriteOptions(include_header=False)
     with (
         fsspec.open(f"{output}/{CSV}", "wb") as csv_file,
         fsspec.open(f"{output}/{PARQUET}", "wb") as parquet_file,
-        pyarrow.parquet.ParquetWriter(parquet_file, schema) as parquet_writer,
+        pyarrow.parquet.ParquetWriter(parquet_file, first.schema, use_dictionary=["label"]) as parquet_writer,
     ):
-        csv_file.write((",".join(schema.names) + "\n").encode())
-        for block in itertools.chain([first], blocks):
-            parquet_writer.write_batch(parquet_block(block))
-            pyarrow.csv.write_csv(csv_block(block), csv_file, options)
-    return schema
+        csv_file.write((",".join(first.schema.names) + "\n").encode())
+        for block in itertools.chain([first], arranged):
+            parquet_writer.write_batch(block)
+            pyarrow.csv.write_csv(block if layout == "columns" else _with_text(block), csv_file, options)
+    return first.schema
 
 
 def _with_columns(block: pa.RecordBatch) -> pa.RecordBatch:
@@ -162,10 +156,8 @@ def _with_list(block: pa.RecordBatch) -> pa.RecordBatch:
 
 def _with_text(block: pa.RecordBatch) -> pa.RecordBatch:
     # repr gives the shortest text that reads back as the same double.
-    texts = ["[" + ",".join(map(repr, row)) + "]" for row in block["pca_features"].to_pylist()]
-    return pa.RecordBatch.from_arrays(
-        [block["path"], block["label"], pa.array(texts)], column_names(1, "vector")
-    )
+    texts = ["[" + ",".join(map(repr, row)) + "]" for row in block[VECTOR_COLUMN].to_pylist()]
+    return pa.RecordBatch.from_arrays([block["path"], block["label"], pa.array(texts)], block.schema.names)
 
 
 def column_names(n_components: int, layout: Layout) -> list[str]:
@@ -191,6 +183,8 @@ def describe_csv(uri: str) -> dict[str, Any]:
         with filesystem.open(path, "rb") as file:
             reader = pyarrow.csv.open_csv(
                 file,
+                # It reads many blocks ahead.
+                read_options=pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
                 parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
                 convert_options=_column_types(filesystem, path),
             )

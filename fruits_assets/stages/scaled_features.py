@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 from pyspark import Accumulator
 from pyspark.ml.feature import StandardScalerModel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.extractor import N_FEATURES
 from fruits_assets.stages import mobilenet_features
-from fruits_assets.stages.arrow import arrow_batches_of, fixed_length_arrays, matrix
+from fruits_assets.stages.arrow import fixed_length_arrays, matrix
 from fruits_assets.stages.ml_models import standard_scaler_model
-from fruits_assets.stages.moments import Matrix, column_moments
-from fruits_assets.stages.parquet import ROWS_PER_BATCH
+from fruits_assets.stages.moments import column_moments
+from fruits_assets.stages.parquet import map_batches_to_rows, write_arrays
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
 
@@ -48,17 +48,17 @@ def scaled_features(
         StageInputError: fewer than two images.
     """
     uri = f"{inputs['mobilenet_features']}/{mobilenet_features.FEATURES}"
-    features = spark.read.parquet(uri)
-    n_images = features.count()
+    n_images = spark.read.parquet(uri).count()
     if n_images < 2:
         raise StageInputError(f"{n_images} image(s) have no standard deviation: at least 2 needed.")
     with progress(spark, "measuring features", n_images) as done:
         moments = column_moments(spark, uri, "features", N_FEATURES, done=done)
     model = standard_scaler_model(spark, moments, params.with_mean, params.with_std)
     model.save(f"{output}/{SCALER}")
-    with progress(spark, "scaling features", n_images) as done, arrow_batches_of(spark, ROWS_PER_BATCH):
-        transform(features, model, done).write.parquet(f"{output}/{SCALED_FEATURES}")
-    scaled = spark.read.parquet(f"{output}/{SCALED_FEATURES}")
+    with progress(spark, "scaling features", n_images) as done:
+        columns = ["path", "label", "features"]
+        scaled = map_batches_to_rows(spark, uri, columns, _scale(model, done), SCALED_SCHEMA)
+        write_arrays(scaled, f"{output}/{SCALED_FEATURES}")
     return StageResult(
         row_count=n_images,
         schema=column_types(scaled),
@@ -66,19 +66,14 @@ def scaled_features(
     )
 
 
-def transform(
-    features: DataFrame, model: StandardScalerModel, done: Accumulator[int] | None = None
-) -> DataFrame:
-    """Standardise the `features` column into `scaled_features`, computing in float64."""
+def _scale(
+    model: StandardScalerModel, done: Accumulator[int]
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """(x - mean) * factor in float64, from column `features` to `scaled_features`."""
     mean = model.mean.toArray() if model.getWithMean() else np.zeros(N_FEATURES)
     std = model.std.toArray() if model.getWithStd() else np.ones(N_FEATURES)
     factor = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
-    return features.select("path", "label", "features").mapInArrow(_scale(mean, factor, done), SCALED_SCHEMA)
 
-
-def _scale(
-    mean: Matrix, factor: Matrix, done: Accumulator[int] | None
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def scale(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             scaled = (matrix(batch["features"], N_FEATURES) - mean) * factor
@@ -86,8 +81,7 @@ def _scale(
                 [batch["path"], batch["label"], fixed_length_arrays(scaled.astype(np.float32))],
                 ["path", "label", "scaled_features"],
             )
-            if done is not None:
-                done.add(batch.num_rows)
+            done.add(batch.num_rows)
 
     return scale
 
