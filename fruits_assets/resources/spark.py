@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -48,6 +49,7 @@ _SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"
 _one_start_at_a_time = threading.Lock()
 # Executors are JVMs that have to start; on a cluster that has room, all are there within seconds.
 _WORKERS_WAIT_S, _WORKERS_POLL_S = 120.0, 1.0
+_MASTER_WAIT_S = 10.0
 
 
 class SparkSetupError(RuntimeError):
@@ -139,7 +141,8 @@ class LocalSpark(SparkRunner):
         """The session of this process, started when first asked for.
 
         Raises:
-            SparkSetupError: no Java, or one that is too old; no worker of the cluster takes tasks.
+            SparkSetupError: no Java, or one that is too old; no master answers; no worker of the
+                cluster takes tasks.
         """
         _require_java()
         # The workers need the driver's packages; a PYSPARK_PYTHON of another project has not got them.
@@ -149,6 +152,8 @@ class LocalSpark(SparkRunner):
 
         with _one_start_at_a_time:
             is_running = SparkSession.getActiveSession() is not None
+            if not is_running:
+                _require_master(self.master)
             session: SparkSession = LazyPySparkResource(spark_config=self._conf()).spark_session
             if self._is_cluster and not is_running:
                 self._await_workers(session)
@@ -254,3 +259,22 @@ def _require_java() -> None:
             f"Spark needs Java {_MIN_JAVA} or newer: {java} is {found}. Install a JRE, for instance "
             "openjdk-17-jre-headless, or set JAVA_HOME to one."
         )
+
+
+def _require_master(master: str) -> None:
+    """A standalone master has to be there; Spark asks for a minute and then does not say what is wrong."""
+    if not master.startswith("spark://"):
+        return
+    reasons = []
+    for address in master.removeprefix("spark://").split(","):
+        host, port = address.rsplit(":", 1)
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _MASTER_WAIT_S).close()
+        except (OSError, OverflowError) as error:
+            reasons.append(f"{address}: {error}")
+        else:
+            return
+    raise SparkSetupError(
+        f"No Spark master answers at '{master}' ({'; '.join(reasons)}). Start one there, or set "
+        "FRUITS_SPARK_MASTER to one that runs, or to local[*] for this machine."
+    )

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -168,23 +169,38 @@ def test_a_worker_that_dies_in_mid_extraction_changes_nothing_in_the_results(
     assert_same_results(on_cluster, local)
 
 
-def test_a_cluster_without_workers_is_an_error_and_not_an_endless_wait(tmp_path: Path) -> None:
+def start_session(master: str) -> subprocess.CompletedProcess[str]:
+    """Ask for a session in a process of its own, with little patience for workers."""
     code = (
         "import sys\n"
         "from fruits_assets.resources import spark\n"
         "spark._WORKERS_WAIT_S = 2\n"
         "spark.LocalSpark(master=sys.argv[1], driver_memory='512m').session\n"
     )
+    return subprocess.run(
+        [sys.executable, "-c", code, master],
+        env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=RUN_S,
+    )
+
+
+def test_a_cluster_without_workers_is_an_error_and_not_an_endless_wait(tmp_path: Path) -> None:
     with standalone_cluster(tmp_path, n_workers=0) as cluster:
-        done = subprocess.run(
-            [sys.executable, "-c", code, cluster.master],
-            env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"},
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=RUN_S,
-        )
+        done = start_session(cluster.master)
     assert done.returncode != 0
     assert f"SparkSetupError: No worker of '{cluster.master}'" in done.stderr
     assert "FRUITS_SPARK_MASTER" in done.stderr
+
+
+def test_a_master_that_does_not_answer_is_named_before_spark_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    done = start_session(f"spark://{address}")
+    assert done.returncode != 0
+    assert f"SparkSetupError: No Spark master answers at 'spark://{address}' ({address}: " in done.stderr
+    assert "FRUITS_SPARK_MASTER" in done.stderr
+    assert "SparkContext" not in done.stderr
