@@ -17,6 +17,8 @@ Found = TypeVar("Found")
 _BYTES_PER_TASK = 128 * 1024**2
 # Of 1280 float64: 21 MB. Spark's own 10,000 rows cost a worker half a gigabyte.
 ROWS_PER_BATCH = 2048
+# The JVM takes each batch that it gets as one block of memory, which it does not soon give back.
+_ROWS_PER_BATCH_BACK = 256
 _READ_BUFFER_BYTES = 1024**2  # read as it is decoded, not a whole row group at once
 
 
@@ -54,7 +56,7 @@ def map_batches_to_rows(
 
     def of_shares(tasks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         paths = (path.as_py() for task in tasks for share in task["paths"] for path in share)
-        yield from function(batches_of(uri, paths, columns))
+        yield from function(batches_of(uri, paths, columns, _ROWS_PER_BATCH_BACK))
 
     shares = [(paths,) for paths in _shares(spark, uri)]
     tasks = spark.sparkContext.parallelize(shares, len(shares)).toDF("paths array<string>")
