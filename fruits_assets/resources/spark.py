@@ -205,6 +205,8 @@ class LocalSpark(SparkRunner):
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
             "spark.driver.extraJavaOptions": " ".join(_JAVA_OPTIONS),
+            # A sort takes memory by the page. Spark would make one of 64 MB out of a heap of this size.
+            "spark.buffer.pageSize": "16m",
             "spark.sql.session.timeZone": "UTC",
             # Where the workers find this package when it is not installed but the current folder.
             "spark.executorEnv.PYTHONPATH": os.pathsep.join(
