@@ -244,7 +244,7 @@ def for_people(figures: Mapping[str, Any]) -> str:
 def main() -> None:
     """Command line; the last line is JSON, and the exit status 1 when a limit is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--images", type=int, default=1000, help="how many to make (1000)")
+    parser.add_argument("--images", type=int, default=2000, help="how many to make (2000)")
     parser.add_argument("--seed", type=int, default=0, help="of their variations (0)")
     arguments = parser.parse_args()
 

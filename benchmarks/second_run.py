@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
-from measuring import scratch_folder, write_images
+from measuring import scratch_folder, table, write_images
 
 from fruits_assets.definitions import GRAPH, Settings, resources
 from fruits_assets.mobilenet.weights import DEMO
@@ -53,6 +53,24 @@ def run(n_images: int, seed: int, scratch: Path) -> dict[str, dict[str, Any]]:
     return runs | {"1 % new": materialize(images, lake)}
 
 
+def for_people(runs: dict[str, dict[str, Any]]) -> str:
+    """A line for each run."""
+    counts = [name for names in COUNTS.values() for name in names]
+    first_s = runs["first"]["seconds"]
+    rows = [
+        (
+            name,
+            [
+                f"{figures['seconds']:.1f}",
+                f"{figures['seconds'] / first_s:.0%}",
+                *(f"{figures[count]:,}" for count in counts),
+            ],
+        )
+        for name, figures in runs.items()
+    ]
+    return table("run", ["seconds", "of first", *counts], rows)
+
+
 def main() -> None:
     """Command line; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -62,12 +80,7 @@ def main() -> None:
     logging.disable(logging.INFO)
     with scratch_folder() as scratch:
         runs = run(arguments.images, arguments.seed, scratch)
-    columns = ("seconds", *(name for names in COUNTS.values() for name in names))
-    print(f"{'run':<12}" + "".join(f"{name:>12}" for name in columns) + f"{'of first':>12}")
-    for name, figures in runs.items():
-        cells = "".join(f"{figures[column]:>12,.0f}" for column in columns[1:])
-        share = figures["seconds"] / runs["first"]["seconds"]
-        print(f"{name:<12}{figures['seconds']:>12.1f}{cells}{100 * share:>10.0f} %")
+    print("\n" + for_people(runs) + "\n")
     print(
         json.dumps(
             {

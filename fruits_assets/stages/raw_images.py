@@ -70,7 +70,7 @@ class Params:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ListedFile:
     """One image file of the source; `path` is relative to it, `reason` says why it is not readable."""
 
