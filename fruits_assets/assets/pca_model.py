@@ -119,7 +119,13 @@ def metadata(facts: Mapping[str, Any], asked_for: int | None) -> dict[str, Any]:
         ),
         "components": dg.MetadataValue.table(
             [
-                dg.TableRecord({"component": i, "explained_variance_ratio": ratio, "cumulative": cumulative})
+                dg.TableRecord(
+                    {
+                        "component": i,
+                        "explained_variance_ratio": round(ratio, 6),
+                        "cumulative": round(cumulative, 6),
+                    }
+                )
                 for i, (ratio, cumulative) in enumerate(
                     zip(ratios, itertools.accumulate(ratios), strict=True), start=1
                 )

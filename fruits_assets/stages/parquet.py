@@ -16,7 +16,7 @@ Found = TypeVar("Found")
 
 _BYTES_PER_TASK = 128 * 1024**2
 # Of 1280 float64: 21 MB. Spark's own 10,000 rows cost a worker half a gigabyte.
-ROWS_PER_BATCH = 2048
+_ROWS_PER_BATCH = 2048
 # The JVM takes each batch that it gets as one block of memory, which it does not soon give back.
 _ROWS_PER_BATCH_BACK = 256
 _READ_BUFFER_BYTES = 1024**2  # read as it is decoded, not a whole row group at once
@@ -88,7 +88,7 @@ def file_sizes(uri: str) -> dict[str, int]:
 
 
 def batches_of(
-    uri: str, paths: Iterable[str], columns: Sequence[str] | None = None, n_rows: int = ROWS_PER_BATCH
+    uri: str, paths: Iterable[str], columns: Sequence[str] | None = None, n_rows: int = _ROWS_PER_BATCH
 ) -> Iterator[pa.RecordBatch]:
     """The rows of some files of a table, in order, `n_rows` at a time; without `columns`, all columns."""
     filesystem, _ = fsspec.url_to_fs(uri)
