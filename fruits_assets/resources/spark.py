@@ -149,10 +149,9 @@ class LocalSpark(SparkRunner):
         # The workers need the driver's packages; a PYSPARK_PYTHON of another project has not got them.
         os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
         from dagster_pyspark import LazyPySparkResource
-        from pyspark.sql import SparkSession
 
         with _one_start_at_a_time:
-            is_running = SparkSession.getActiveSession() is not None
+            is_running = _is_running()
             if not is_running:
                 _require_master(self.master)
             session: SparkSession = LazyPySparkResource(spark_config=self._conf()).spark_session
@@ -243,6 +242,18 @@ def _stage_log_to(log: logging.Logger) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagate
+
+
+def _is_running() -> bool:
+    """Whether this process has a session, whichever thread has started it."""
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.sql import SparkSession
+
+    try:
+        SparkSession.active()
+    except PySparkRuntimeError:
+        return False
+    return True
 
 
 def _require_java() -> None:

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,3 +145,11 @@ def test_progress_is_logged_while_tasks_run(
 def test_a_progress_line_gives_count_rate_and_time_left() -> None:
     assert progress_line("x", 500, 2000, "images", 10.0) == "x: 500 / 2,000 images, 50.0 images/s, 30 s left"
     assert progress_line("x", 0, 2000, "images", 10.0) == "x: 0 / 2,000 images, 0.0 images/s"
+
+
+def test_a_session_that_another_thread_started_is_not_started_again(spark: SparkSession) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gone = f"spark://127.0.0.1:{server.getsockname()[1]}"
+    with ThreadPoolExecutor(1) as other_thread:
+        session = other_thread.submit(lambda: LocalSpark(master=gone).session).result()
+    assert session.sparkContext is spark.sparkContext
