@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from machine_limits import FLOP_PER_IMAGE, engine_seconds, float32_flop_per_s
-from measuring import cell, scratch_folder, table, timed, write_images
+from measuring import figure_rows, scratch_folder, table, timed, write_images
 from numpy.typing import NDArray
 from PIL import Image
 from pyspark import Accumulator, Broadcast
@@ -211,26 +211,25 @@ def run(n_images: int, seed: int, scratch: Path) -> dict[str, Any]:
 
 def for_people(figures: Mapping[str, Any]) -> str:
     """The figures as a table, with the ratios below it."""
-
-    def row(what: str, name: str, form: str) -> tuple[str, list[str]]:
-        names = (name, f"replaced_{name}", f"engine_{name}")
-        return what, [cell(figures.get(name), form) for name in names]
-
-    rows = [
-        row("the whole, images/s", "images_per_s", ".1f"),
-        row("without the checks, images/s", "extraction_images_per_s", ".1f"),
-        row("first small run (start-up), s", "startup_s", ".1f"),
-        row("CPU time, ms/image", "cpu_ms_per_image", ".0f"),
-        row("cores busy with other programs", "cores_elsewhere", ".1f"),
-        row("tasks", "n_tasks", "d"),
-        row("to build the network once, s", "build_s", ".3f"),
-        row("peak memory of a worker, MB", "worker_peak_mb", ".0f"),
-        row("share of the float32 limit", "share_of_float32_limit", ".1%"),
+    lines = [
+        ("the whole, images/s", "images_per_s", ".1f"),
+        ("without the checks, images/s", "extraction_images_per_s", ".1f"),
+        ("first small run (start-up), s", "startup_s", ".1f"),
+        ("CPU time, ms/image", "cpu_ms_per_image", ".0f"),
+        ("cores busy with other programs", "cores_elsewhere", ".1f"),
+        ("tasks", "n_tasks", "d"),
+        ("to build the network once, s", "build_s", ".3f"),
+        ("peak memory of a worker, MB", "worker_peak_mb", ".0f"),
+        ("share of the float32 limit", "share_of_float32_limit", ".1%"),
     ]
     title = f"{figures['n_images']:,} images, {figures['n_cores']} cores"
     return "\n".join(
         [
-            table(title, ["stage", "replaced", "bare engine"], rows),
+            table(
+                title,
+                ["stage", "replaced", "bare engine"],
+                figure_rows(figures, ["", "replaced_", "engine_"], lines),
+            ),
             f"ratio of the rates, stage to replaced: {figures['ratio_to_replaced']:.2f}",
             f"ratio of the CPU times: {figures['cpu_ratio_to_replaced'] or float('nan'):.2f}",
             f"share of the bare engine's rate: {figures['share_of_engine']:.1%}",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -142,3 +142,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence
 def cell(value: float | None, form: str) -> str:
     """A number as text, `-` where there is none."""
     return "-" if value is None else format(value, form)
+
+
+def figure_rows(
+    figures: Mapping[str, Any], prefixes: Sequence[str], lines: Sequence[tuple[str, str, str]]
+) -> list[tuple[str, list[str]]]:
+    """Rows of a table with a column for each prefix of a figure's name; a line is what, name and form."""
+    return [
+        (what, [cell(figures.get(f"{prefix}{name}"), form) for prefix in prefixes])
+        for what, name, form in lines
+    ]

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from measuring import Cost, cell, scratch_folder, table, timed
+from measuring import Cost, figure_rows, scratch_folder, table, timed
 from pyspark import StorageLevel
 from pyspark.ml.feature import PCA, PCAModel, StandardScaler, StandardScalerModel
 from pyspark.ml.functions import array_to_vector
@@ -238,7 +238,6 @@ def run(
         "all_seconds": [cost.seconds for cost in costs["the stages' fits"]],
         "spark_ml_all_seconds": [cost.seconds for cost in costs["Spark ML"]],
         "stages_seconds": stages.seconds,
-        "ratio_of_stages_to_spark_ml": theirs.seconds / stages.seconds,
         "spark_startup_s": session.seconds,
         "startup_s": startup_s["the stages' fits"],
         "spark_ml_startup_s": startup_s["Spark ML"],
@@ -256,21 +255,17 @@ def run(
 
 def for_people(figures: Mapping[str, Any]) -> str:
     """The figures as a table, with the ratios and differences below it."""
-
-    def row(what: str, name: str, form: str) -> tuple[str, list[str]]:
-        return what, [cell(figures.get(name), form) for name in (name, f"spark_ml_{name}")]
-
     title = f"{figures['n_rows']:,} x {figures['n_columns']}, {figures['n_cores']} cores"
-    rows = [
-        row("both fits, reading included, s", "seconds", ".2f"),
-        row("CPU time, s", "cpu_seconds", ".2f"),
-        row("cores busy with other programs", "cores_elsewhere", ".1f"),
-        row("first small run (start-up), s", "startup_s", ".2f"),
-        row("whole stages, writing and checking, s", "stages_seconds", ".2f"),
+    lines = [
+        ("both fits, reading included, s", "seconds", ".2f"),
+        ("CPU time, s", "cpu_seconds", ".2f"),
+        ("cores busy with other programs", "cores_elsewhere", ".1f"),
+        ("first small run (start-up), s", "startup_s", ".2f"),
+        ("whole stages, writing and checking, s", "stages_seconds", ".2f"),
     ]
     return "\n".join(
         [
-            table(title, ["the project", "Spark ML"], rows),
+            table(title, ["the project", "Spark ML"], figure_rows(figures, ["", "spark_ml_"], lines)),
             f"ratio of the times, Spark ML to the project: {figures['ratio_to_spark_ml']:.2f}",
             f"ratio of the CPU times: {figures['cpu_ratio_to_spark_ml'] or float('nan'):.2f}",
             f"Spark ML's linear algebra: {figures['blas']}",

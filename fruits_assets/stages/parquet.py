@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -39,7 +40,7 @@ def map_batches(
     """
 
     def of_shares(shares: Iterable[Sequence[str]]) -> Iterator[Found]:
-        yield from function(batch for paths in shares for batch in batches_of(uri, paths, columns))
+        yield from function(batches_of(uri, itertools.chain.from_iterable(shares), columns))
 
     shares = _shares(spark, uri)
     return spark.sparkContext.parallelize(shares, len(shares)).mapPartitions(of_shares)
