@@ -59,13 +59,10 @@ class Graph:
         )
 
     def copy(self, folder: Path) -> Graph:
-        """The same, to be changed freely; the published URIs are those of the copy."""
+        """The same, to be changed freely: everything in a lake is relative to it."""
         copied = Graph(folder / "source", folder / "lake", self.weights)
         shutil.copytree(self.source, copied.source, symlinks=True)
-        shutil.copytree(self.lake_root, copied.lake_root)
-        for current in copied.lake_root.glob("*/current.json"):
-            text = current.read_text().replace(str(self.lake_root), str(copied.lake_root))
-            current.write_text(text.replace(str(self.source), str(copied.source)))
+        shutil.copytree(self.lake_root, copied.lake_root, symlinks=True)
         return copied
 
 

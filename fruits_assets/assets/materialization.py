@@ -1,14 +1,16 @@
-"""What all assets share: run a stage into a fresh version, publish it, tell Dagster."""
+"""What all assets share: run a stage into a fresh version, audit it, publish it, tell Dagster."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
-from fruits_assets.resources.lake import Lake, Version, derived_data_version
+from fruits_assets.resources.lake import Lake, derived_data_version
+from fruits_assets.resources.published import LakeError, Version
 from fruits_assets.resources.spark import SparkRunner
 
 if TYPE_CHECKING:
@@ -48,21 +50,27 @@ class Table:
         )
 
 
+Checks = Callable[[Mapping[str, Any]], Sequence[dg.AssetCheckResult]]
+
+
 @dataclass(frozen=True)
 class Published:
-    """A published version, what its stage told, and the metadata that every asset shows."""
+    """A published version, what its stage told, its checks, and the metadata that every asset shows.
+
+    It `is_new` unless it was there before the run.
+    """
 
     version: Version
+    is_new: bool
     facts: Mapping[str, Any]
+    checks: Sequence[dg.AssetCheckResult]
     metadata: Mapping[str, Any]
 
-    def result(
-        self, metadata: Mapping[str, Any], checks: Sequence[dg.AssetCheckResult]
-    ) -> dg.MaterializeResult:
+    def result(self, metadata: Mapping[str, Any]) -> dg.MaterializeResult:
         """The asset's return value."""
         return dg.MaterializeResult(
             metadata={**metadata, **self.metadata},
-            check_results=checks,
+            check_results=self.checks,
             data_version=dg.DataVersion(self.version.data_version),
         )
 
@@ -72,46 +80,102 @@ def run_and_publish(
     spark: SparkRunner,
     lake: Lake,
     stage: Stage[Params],
-    inputs: Sequence[str],
+    inputs: Mapping[str, Version],
     params: Params,
     table: Table,
+    checks: Checks,
     told_apart_by: Sequence[str] = (),
     stable_files: Sequence[str] = (),
-    previous: Version | None = None,
+    beside: Mapping[str, Version | None] = MappingProxyType({}),
+    recorded_params: Mapping[str, Any] | None = None,
+    is_unchanged: Callable[[Mapping[str, Any]], bool] = lambda facts: True,
 ) -> Published:
-    """Run a stage over the published versions of its inputs and publish what it wrote.
+    """Run a stage over versions of its inputs, audit what it wrote, and publish that if it passes.
+
+    Where nothing that the published version follows from has changed, that stays, and no stage is run.
 
     Args:
-        inputs: the assets that the stage reads.
+        checks: from the facts that the stage tells; if a blocking one fails, nothing is published.
         told_apart_by: facts of the result that, with the inputs and the code, decide what the data
             is; none means that the parameters do.
         stable_files: see `Lake.publish`.
-        previous: the version that the stage may take over from, see `Lake.reusable`.
-    """
-    from fruits_assets.stages.reuse import PREVIOUS
+        beside: further versions for the stage, of which the result does not follow.
+        recorded_params: what the version says of its parameters; None means all of `params`.
+        is_unchanged: from the facts of the published version, whether what it was made of beside its inputs
+            is as it was.
 
+    Raises:
+        dagster.Failure: a blocking check has failed; names it and its numbers.
+    """
     asset = context.asset_key.to_user_string()
-    used = {name: lake.current(name) for name in inputs}
-    with lake.new_version(asset, version_name(context)) as folder:
-        uris = {name: version.uri for name, version in used.items()}
-        if previous:
-            uris[PREVIOUS] = previous.uri
-        result = spark.run(context, stage, uris, str(folder), params)
-        settings = asdict(params)  # type: ignore[call-overload]
+    settings = recorded_params or asdict(params)  # type: ignore[call-overload]
+    found = lake.unchanged(asset, code_version(context), inputs, settings)
+    if found and is_unchanged(found[1]):
+        version, facts = found
+        context.log.info(f"{asset}: nothing has changed since version {version.number}, which stays")
+        lake.expose(version, stable_files)
+        return Published(version, False, facts, audited(context, checks(facts)), table_metadata(version, table))
+    for used in inputs.values():
+        refuse_damaged(lake, used)
+    stored = {name: used.stored for name, used in {**inputs, **beside}.items() if used}
+    with lake.new_version(asset, version_name(context)) as output:
+        result = spark.run(context, stage, stored, output, params)
+        passed = audited(context, checks(result.metadata))
         identity = {name: result.metadata[name] for name in told_apart_by} or settings
         version = lake.publish(
             asset,
-            folder.name,
-            row_count=result.row_count,
-            schema=result.schema,
-            data_version=derived_data_version(code_version(context), used, identity),
+            output,
+            result,
+            data_version=derived_data_version(code_version(context), inputs, identity),
             code_version=code_version(context),
-            inputs=used,
+            inputs=inputs,
             params=settings,
-            facts=result.metadata,
             stable_files=stable_files,
         )
-    return Published(version, result.metadata, table_metadata(version, table))
+    return Published(version, True, result.metadata, passed, table_metadata(version, table))
+
+
+def audited(
+    context: dg.AssetExecutionContext, checks: Sequence[dg.AssetCheckResult]
+) -> Sequence[dg.AssetCheckResult]:
+    """The checks, told in the log where they failed.
+
+    Raises:
+        dagster.Failure: a blocking one has failed. The checks are recorded nevertheless.
+    """
+    blocking = {spec.name for spec in context.assets_def.check_specs if spec.blocking}
+    failed = [check for check in checks if not check.passed]
+    for check in failed:
+        context.log.warning(f"Check failed: {_in_words(check)}")
+    refused = [check for check in failed if check.check_name in blocking]
+    if not refused:
+        return checks
+    for check in checks:
+        step = context.op_execution_context.get_step_execution_context()
+        context.log_event(check.to_asset_check_evaluation(step, check.check_name))
+    raise dg.Failure(
+        f"{context.asset_key.to_user_string()} is not published, what was current stays so: "
+        + "; ".join(map(_in_words, refused)),
+        allow_retries=False,
+    )
+
+
+def _in_words(check: dg.AssetCheckResult) -> str:
+    numbers = ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
+    return f"{check.check_name} ({numbers})"
+
+
+def refuse_damaged(lake: Lake, version: Version) -> None:
+    """Raise before a stage would fail over it.
+
+    Raises:
+        LakeError: names the asset that has to be materialized again.
+    """
+    if not lake.is_intact(version):
+        raise LakeError(
+            f"Version {version.number} of {version.asset} in '{version.uri}' is damaged: a file of it is "
+            f"missing or is not what was written. Materialize {version.asset} again; it makes anew what is damaged."
+        )
 
 
 def version_name(context: dg.AssetExecutionContext) -> str:
@@ -131,11 +195,13 @@ def table_metadata(version: Version, table: Table) -> dict[str, Any]:
         "dagster/uri": dg.MetadataValue.path(version.uri),
         "dagster/column_schema": table.schema(version.schema),
         "dagster/column_lineage": table.column_lineage(version.schema),
-        "version": version.version,
+        "version": version.number,
         "libraries": dg.MetadataValue.json(dict(version.libraries)),
     }
 
 
-def check(name: str, passed: bool, **numbers: Any) -> dg.AssetCheckResult:
+def check(
+    name: str, passed: bool, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR, **numbers: Any
+) -> dg.AssetCheckResult:
     """A check's result, with the numbers that it was decided by."""
-    return dg.AssetCheckResult(check_name=name, passed=bool(passed), metadata=numbers)
+    return dg.AssetCheckResult(check_name=name, passed=bool(passed), severity=severity, metadata=numbers)

@@ -55,7 +55,7 @@ class FeaturesConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pyspark", "tensorflow", "parquet"},
-    code_version="2",
+    code_version="3",
     check_specs=[
         dg.AssetCheckSpec(
             "same_rows_as_raw_images",
@@ -86,32 +86,38 @@ def mobilenet_features(
     content that the previous version has, by the same network, are taken over.
     """
     from fruits_assets.stages import mobilenet_features as stage
+    from fruits_assets.stages.plan import PREVIOUS
 
     config = config_of(context, FeaturesConfig)
-    network = lake.current("mobilenet_model")
-    fingerprint = str(network.facts["fingerprint"])
+    inputs = {name: lake.current(name) for name in ("raw_images", "mobilenet_model")}
+    network = inputs["mobilenet_model"].facts
+    fingerprint = str(network["fingerprint"])
     published = run_and_publish(
         context,
         spark,
         lake,
         stage.mobilenet_features,
-        ["raw_images", "mobilenet_model"],
+        inputs,
         stage.Params(fingerprint, config.batch_size),
         TABLE,
+        checks,
         told_apart_by=["fingerprint"],
-        previous=lake.reusable("mobilenet_features", code_version(context), fingerprint=fingerprint),
+        beside={
+            PREVIOUS: lake.reusable("mobilenet_features", code_version(context), fingerprint=fingerprint)
+        },
     )
-    return published.result(metadata(published.facts, str(network.facts["weights"])), checks(published.facts))
+    n_computed = published.facts["n_computed"] if published.is_new else 0
+    return published.result(metadata(published.facts, n_computed, str(network["weights"])))
 
 
-def metadata(facts: Mapping[str, Any], weights: str) -> dict[str, Any]:
+def metadata(facts: Mapping[str, Any], n_computed: int, weights: str) -> dict[str, Any]:
     """What the UI shows of a materialization."""
     from fruits_assets.report import plots
 
     return {
         "images_per_s": facts["images_per_s"],
-        "computed": facts["n_computed"],
-        "reused": facts["n_reused"],
+        "computed": n_computed,
+        "reused": facts["row_count"] - n_computed,
         "seconds": facts["seconds"],
         "engine": ENGINE,
         "fingerprint": facts["fingerprint"],

@@ -1,6 +1,7 @@
 """The network that every worker gets."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +13,14 @@ from fruits_assets.assets.materialization import (
     GROUP,
     OWNERS,
     Table,
+    audited,
     check,
     code_version,
     table_metadata,
     version_name,
 )
 from fruits_assets.resources.lake import Lake, derived_data_version
+from fruits_assets.resources.published import Version
 from fruits_assets.resources.weights import MobileNetWeights
 
 if TYPE_CHECKING:
@@ -25,10 +28,15 @@ if TYPE_CHECKING:
 
 TABLE = Table(
     descriptions={
-        "images": "Input of the network: RGB pixels, 0 to 255.",
-        "features": "Output of the network: what the layer before the classifier gives.",
+        "weights": "Where the weights are from.",
+        "fingerprint": "SHA-256 of the flatbuffer.",
+        "n_parameters": "Number of weights.",
+        "size_bytes": "Size of the flatbuffer in bytes.",
+        "max_difference": "Largest difference of a feature from what Keras gives, on a probe batch.",
+        "keras_version": "Version of Keras that loaded the weights.",
+        "tensorflow_version": "Version of TensorFlow that converted them.",
     },
-    lineage={"features": [("keras_weights", "weights")]},
+    lineage={"weights": [("keras_weights", "weights")]},
 )
 
 keras_weights = dg.AssetSpec(
@@ -44,7 +52,7 @@ keras_weights = dg.AssetSpec(
     group_name=GROUP,
     owners=OWNERS,
     kinds={"keras", "tensorflow"},
-    code_version="1",
+    code_version="2",
     check_specs=[
         dg.AssetCheckSpec(
             "matches_keras",
@@ -61,36 +69,51 @@ def mobilenet_model(
 
     Workers run this file on one thread each. They need no TensorFlow. Of unchanged weights it is made once.
     """
+    import pyarrow as pa
+
     from fruits_assets.mobilenet import convert
     from fruits_assets.mobilenet.extractor import FLATBUFFER
     from fruits_assets.mobilenet.weights import identity
+    from fruits_assets.stages.parquet import write_rows
+    from fruits_assets.stages.stage import StageResult, column_types
+    from fruits_assets.stages.stored import ROWS
 
     origin = identity(weights.source)
+    if (found := lake.unchanged("mobilenet_model", code_version(context), {}, origin)) is not None:
+        version, report = found[0], convert.ConversionReport(**found[1])
+        context.log.info(f"mobilenet_model: of these weights it is there already, version {version.number}")
+        return materialization(version, report, reused=True, passed=audited(context, checks(report)))
     with (
         tempfile.TemporaryDirectory() as scratch,
-        lake.new_version("mobilenet_model", version_name(context)) as folder,
+        lake.new_version("mobilenet_model", version_name(context)) as output,
     ):
         made = Path(scratch)
-        before = lake.reusable("mobilenet_model", code_version(context), **origin)
-        reused = convert.converted_before(UPath(before.uri), made) if before else None
-        report = reused or convert.convert_in_own_process(weights.source, made, context.log.info)
-        for name in (FLATBUFFER, convert.REPORT):
-            (folder / name).write_bytes((made / name).read_bytes())
+        report = convert.convert_in_own_process(weights.source, made, context.log.info)
+        passed = audited(context, checks(report))
+        (UPath(output.folder) / FLATBUFFER).write_bytes((made / FLATBUFFER).read_bytes())
+        rows = pa.Table.from_pylist([asdict(report)])
         version = lake.publish(
             "mobilenet_model",
-            folder.name,
-            row_count=1,
-            schema={"images": "uint8[n,224,224,3]", "features": "float32[n,1280]"},
+            output,
+            StageResult(1, column_types(rows.schema), {ROWS: [write_rows(output, rows)]}, asdict(report)),
             data_version=derived_data_version(code_version(context), {}, {"fingerprint": report.fingerprint}),
             code_version=code_version(context),
             inputs={},
             params=origin,
-            facts=asdict(report),
         )
+    return materialization(version, report, reused=False, passed=passed)
+
+
+def materialization(
+    version: Version, report: "ConversionReport", reused: bool, passed: Sequence[dg.AssetCheckResult]
+) -> dg.MaterializeResult:
+    """What the UI shows."""
+    from fruits_assets.mobilenet.extractor import FLATBUFFER
+
     return dg.MaterializeResult(
         metadata={
             "weights": report.weights,
-            "reused": reused is not None,
+            "reused": reused,
             "fingerprint": report.fingerprint,
             "parameters": report.n_parameters,
             "size_bytes": report.size_bytes,
@@ -98,10 +121,10 @@ def mobilenet_model(
             "keras_version": report.keras_version,
             "tensorflow_version": report.tensorflow_version,
             **table_metadata(version, TABLE),
-            "dagster/uri": dg.MetadataValue.path(f"{version.uri}/{FLATBUFFER}"),
+            "dagster/uri": dg.MetadataValue.path(f"{version.folder}/{FLATBUFFER}"),
         },
         data_version=dg.DataVersion(version.data_version),
-        check_results=checks(report),
+        check_results=passed,
     )
 
 

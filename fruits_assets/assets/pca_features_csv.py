@@ -12,6 +12,7 @@ from fruits_assets.assets.materialization import GROUP, OWNERS, Table, check, ru
 from fruits_assets.assets.pca_model import MAX_N_COMPONENTS, pca_model
 from fruits_assets.assets.scaled_features import scaled_features
 from fruits_assets.resources.lake import Lake
+from fruits_assets.resources.published import Version
 from fruits_assets.resources.spark import SparkRunner
 
 _COMPONENTS_SHOWN = 5
@@ -28,7 +29,7 @@ TABLE = Table(
         "path": [("scaled_features", "path")],
         "label": [("scaled_features", "label")],
         **{
-            name: [("scaled_features", "scaled_features"), ("pca_model", "pc")]
+            name: [("scaled_features", "scaled_features"), ("pca_model", "loadings")]
             for name in ("pcaFeatures", *_COMPONENTS)
         },
     },
@@ -57,22 +58,31 @@ class CsvConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pyspark", "csv", "parquet"},
-    code_version="1",
+    code_version="2",
     check_specs=[
+        dg.AssetCheckSpec(
+            "model_is_of_current_features",
+            asset="pca_features_csv",
+            description="The model was fitted to the current scaled features; those that it was fitted to "
+            "are what is projected.",
+        ),
         dg.AssetCheckSpec(
             "same_rows_as_scaled_features",
             asset="pca_features_csv",
             description="The file has a row for every image.",
+            blocking=True,
         ),
         dg.AssetCheckSpec(
             "has_k_columns",
             asset="pca_features_csv",
             description="path, label and one column per component of the model (or one for all).",
+            blocking=True,
         ),
         dg.AssetCheckSpec(
             "file_parses",
             asset="pca_features_csv",
             description="A CSV reader takes the whole file, and every component is a number.",
+            blocking=True,
         ),
     ],
 )
@@ -86,14 +96,17 @@ def pca_features_csv(
     from fruits_assets.stages import pca_features_csv as stage
 
     config = config_of(context, CsvConfig)
+    model, current = lake.current("pca_model"), lake.current("scaled_features")
+    fitted_to = lake.at("scaled_features", model.inputs["scaled_features"])
     published = run_and_publish(
         context,
         spark,
         lake,
         stage.pca_features_csv,
-        ["scaled_features", "pca_model"],
+        {"scaled_features": fitted_to, "pca_model": model},
         stage.Params(config.layout.value),
         TABLE,
+        lambda facts: checks(facts, fitted_to, current),
         stable_files=[stage.CSV, stage.PARQUET],
     )
     files = lake.place("pca_features_csv")
@@ -102,8 +115,7 @@ def pca_features_csv(
             "results_csv": dg.MetadataValue.path(str(files / stage.CSV)),
             "results_parquet": dg.MetadataValue.path(str(files / stage.PARQUET)),
             **metadata(published.facts),
-        },
-        checks(published.facts),
+        }
     )
 
 
@@ -127,10 +139,22 @@ def metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def checks(facts: Mapping[str, Any]) -> list[dg.AssetCheckResult]:
-    """The checks, from what the stage read back of the file that it wrote."""
+def checks(facts: Mapping[str, Any], fitted_to: Version, current: Version) -> list[dg.AssetCheckResult]:
+    """The checks, from what the stage read back of the file that it wrote.
+
+    Args:
+        fitted_to: the scaled features that the model was fitted to, which were projected.
+        current: the current ones.
+    """
     n_columns, expected = len(facts["columns"]), len(facts["expected_columns"])
     return [
+        check(
+            "model_is_of_current_features",
+            fitted_to.data_version == current.data_version,
+            severity=dg.AssetCheckSeverity.WARN,
+            model_is_of_version=fitted_to.number,
+            current_version=current.number,
+        ),
         check(
             "same_rows_as_scaled_features",
             facts["n_csv_rows"] == facts["n_images"],

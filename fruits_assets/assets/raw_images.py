@@ -1,5 +1,6 @@
 """The photos, checked and packed, without personal metadata."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,7 @@ TABLE = Table(
         "modified": "When the source file was last written to, UTC.",
         "source_bytes": "Size of the source file in bytes.",
         "stripped": "Whether the source file had personal metadata, which `content` has not.",
+        "thumbnail": "A JPEG of at most 64 x 64 pixels.",
     },
     lineage={
         "path": [("source_images", "path")],
@@ -46,6 +48,7 @@ TABLE = Table(
         "modified": [("source_images", "modified")],
         "source_bytes": [("source_images", "content")],
         "stripped": [("source_images", "content")],
+        "thumbnail": [("source_images", "content")],
     },
 )
 
@@ -64,6 +67,13 @@ class RawImagesConfig(dg.Config):
         default=False,
         description="Read every file, even those whose size and modification time are as before.",
     )
+    min_share_of_previous: float = Field(
+        default=0.8,
+        ge=0,
+        le=1,
+        description="At least this share of the images of the last version must still be readable in the "
+        "source, or nothing is published; 0 accepts any loss.",
+    )
 
 
 @dg.asset(
@@ -72,8 +82,19 @@ class RawImagesConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pyspark", "parquet"},
-    code_version="2",
+    code_version="3",
     check_specs=[
+        dg.AssetCheckSpec(
+            "keeps_previous_images",
+            asset="raw_images",
+            description="Of the last version's images, at least `min_share_of_previous` are still readable.",
+            blocking=True,
+        ),
+        dg.AssetCheckSpec(
+            "same_source_as_before",
+            asset="raw_images",
+            description="The images come from where those of the last version came from.",
+        ),
         dg.AssetCheckSpec(
             "readable_share",
             asset="raw_images",
@@ -101,24 +122,36 @@ def raw_images(
     and modification time are those of the previous version are taken over from it.
     """
     from fruits_assets.stages import raw_images as stage
+    from fruits_assets.stages.plan import LAST, PREVIOUS
 
     config = config_of(context, RawImagesConfig)
-    before = lake.reusable("raw_images", code_version(context), source=images.uri)
+    origin = {"source_sha256": hashlib.sha256(images.uri.encode()).hexdigest()}
+    last = lake.find("raw_images")
+    is_other_source = last is not None and last.params != origin
     published = run_and_publish(
         context,
         spark,
         lake,
         stage.raw_images,
-        [],
+        {},
         stage.Params(images.uri),
         TABLE,
+        lambda facts: checks(facts, config.min_share_of_previous, is_other_source),
         told_apart_by=["content_digest"],
-        previous=None if config.reread else before,
+        beside={
+            LAST: None if is_other_source else last,
+            PREVIOUS: None if config.reread else lake.reusable("raw_images", code_version(context), **origin),
+        },
+        recorded_params=origin,
+        is_unchanged=lambda facts: (
+            not config.reread and not facts["n_quarantined"] and facts["listing"] == images.fingerprint()
+        ),
     )
-    return published.result(metadata(images.uri, published.facts), checks(published.facts))
+    n_read = published.facts["n_read"] if published.is_new else 0
+    return published.result(metadata(images.uri, published.facts, n_read))
 
 
-def metadata(source: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def metadata(source: str, facts: Mapping[str, Any], n_read: int) -> dict[str, Any]:
     """What the UI shows of a materialization."""
     from fruits_assets.report import plots
 
@@ -137,8 +170,8 @@ def metadata(source: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "total_bytes": facts["total_bytes"],
         "stripped_of_personal_metadata": facts["n_stripped"],
-        "read": facts["n_read"],
-        "unchanged": facts["n_unchanged"],
+        "read": n_read,
+        "unchanged": facts["row_count"] - n_read,
         "quarantined": facts["n_quarantined"],
         "quarantined_files": dg.MetadataValue.table(
             [dg.TableRecord(row) for row in facts["quarantined"]],
@@ -147,12 +180,30 @@ def metadata(source: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def checks(facts: Mapping[str, Any]) -> list[dg.AssetCheckResult]:
+def checks(
+    facts: Mapping[str, Any], min_share_of_previous: float, is_other_source: bool
+) -> list[dg.AssetCheckResult]:
     """The checks, from what the stage found in the table that it wrote."""
     n_images, n_quarantined = facts["row_count"], facts["n_quarantined"]
     readable_share = n_images / max(1, n_images + n_quarantined)
     n_labels = len(facts["images_per_label"])
+    n_previous = facts["n_previous"]
+    share_of_previous = 1 - facts["n_lost"] / max(1, n_previous)
     return [
+        check(
+            "keeps_previous_images",
+            share_of_previous >= min_share_of_previous,
+            share_of_previous=share_of_previous,
+            minimum=min_share_of_previous,
+            previous=n_previous,
+            lost=facts["n_lost"],
+        ),
+        check(
+            "same_source_as_before",
+            not is_other_source,
+            severity=dg.AssetCheckSeverity.WARN,
+            images_of_another_source=facts["row_count"] if is_other_source else 0,
+        ),
         check(
             "readable_share",
             readable_share >= MIN_READABLE_SHARE,

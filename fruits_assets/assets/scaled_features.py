@@ -42,7 +42,7 @@ class ScalingConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pyspark", "parquet"},
-    code_version="1",
+    code_version="2",
     check_specs=[
         dg.AssetCheckSpec(
             "means_are_zero",
@@ -73,9 +73,10 @@ def scaled_features(
         spark,
         lake,
         stage.scaled_features,
-        ["mobilenet_features"],
+        {"mobilenet_features": lake.current("mobilenet_features")},
         stage.Params(config.with_mean, config.with_std),
         TABLE,
+        lambda facts: checks(facts, config),
     )
     facts = published.facts
     metadata = {
@@ -83,7 +84,7 @@ def scaled_features(
         "max_abs_mean": facts["max_abs_mean"],
         "max_abs_std_minus_1": facts["max_abs_std_minus_1"],
     }
-    return published.result(metadata, checks(facts, config))
+    return published.result(metadata)
 
 
 def checks(facts: Mapping[str, Any], config: ScalingConfig) -> list[dg.AssetCheckResult]:

@@ -26,7 +26,6 @@ from fruits_assets.mobilenet.extractor import FLATBUFFER, IMAGE_SIZE, Extractor
 
 if TYPE_CHECKING:
     import keras
-    from upath import UPath
 
 REPORT = "report.json"
 MAX_DIFFERENCE = 1e-4
@@ -108,17 +107,6 @@ def convert(source: str, folder: Path) -> ConversionReport:
         keras_version=keras.__version__,
         tensorflow_version=tf.__version__,
     )
-    (folder / FLATBUFFER).write_bytes(flatbuffer)
-    (folder / REPORT).write_text(json.dumps(asdict(report), indent=2))
-    return report
-
-
-def converted_before(before: UPath, folder: Path) -> ConversionReport | None:
-    """Copy what an earlier `convert` wrote, unless it is no longer what was written."""
-    report = ConversionReport(**json.loads((before / REPORT).read_text()))
-    flatbuffer = (before / FLATBUFFER).read_bytes()
-    if hashlib.sha256(flatbuffer).hexdigest() != report.fingerprint:
-        return None
     (folder / FLATBUFFER).write_bytes(flatbuffer)
     (folder / REPORT).write_text(json.dumps(asdict(report), indent=2))
     return report

@@ -22,6 +22,7 @@ from fruits_assets.resources.spark import SparkRunner
 
 if TYPE_CHECKING:
     from fruits_assets.stages.stage import Stage, StageResult
+    from fruits_assets.stages.stored import Output, Stored
 
 Params = TypeVar("Params")
 
@@ -98,8 +99,8 @@ class EmrSpark(SparkRunner):
         self,
         context: dg.AssetExecutionContext,
         stage: Stage[Params],
-        inputs: Mapping[str, str],
-        output: str,
+        inputs: Mapping[str, Stored],
+        output: Output,
         params: Params,
     ) -> StageResult:
         """See `SparkRunner.run`.
@@ -110,8 +111,7 @@ class EmrSpark(SparkRunner):
         from fruits_assets.resources.emr_pipes import StagingContextInjector, StagingMessageReader
         from fruits_assets.stages.stage import StageResult
 
-        for bucket in {_bucket_and_key(uri)[0] for uri in (*inputs.values(), output)}:
-            self._refuse_bucket(bucket)
+        self._refuse_bucket(_bucket_and_key(output.asset)[0])
         cluster_id = self._ready_cluster(context)
         bucket, prefix = _bucket_and_key(self.staging_uri)
         with dg.open_pipes_session(
@@ -122,8 +122,8 @@ class EmrSpark(SparkRunner):
                 "stage": f"{stage.__module__}:{stage.__name__}",
                 "params_type": f"{type(params).__module__}:{type(params).__name__}",
                 "params": asdict(params),  # type: ignore[call-overload]
-                "inputs": dict(inputs),
-                "output": output,
+                "inputs": {name: asdict(stored) for name, stored in inputs.items()},
+                "output": asdict(output),
             },
         ) as session:
             arguments = [word for pair in session.get_bootstrap_cli_arguments().items() for word in pair]
@@ -136,7 +136,7 @@ class EmrSpark(SparkRunner):
             messages |= message
         if step["Status"]["State"] != "COMPLETED" or "result" not in messages:
             raise EmrError(self._failure(context, cluster_id, step, messages.get("error")))
-        return StageResult(**messages["result"])
+        return StageResult.from_json(messages["result"])
 
     @property
     def _s3(self) -> Any:

@@ -47,11 +47,12 @@ def _run(pipes: PipesContext) -> dict[str, Any]:
     logger = importlib.import_module("fruits_assets.stages.stage").logger
     logger.setLevel(logging.INFO)
     logger.addHandler(_ToPipes(pipes))
+    stored = importlib.import_module("fruits_assets.stages.stored")
+    inputs = {name: stored.Stored.from_json(value) for name, value in pipes.extras["inputs"].items()}
+    output = stored.Output(**pipes.extras["output"])
     spark = SparkSession.builder.getOrCreate()
     try:
-        result = stage(
-            spark, pipes.extras["inputs"], pipes.extras["output"], params(**pipes.extras["params"])
-        )
+        result = stage(spark, inputs, output, params(**pipes.extras["params"]))
     finally:
         spark.stop()
     return asdict(result)

@@ -13,12 +13,12 @@ class ImageSource(dg.ConfigurableResource):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Refuse a missing or empty source before a run does any work."""
-        from fruits_assets.stages.raw_images import refuse_empty
+        from fruits_assets.stages.listing import refuse_empty
 
         refuse_empty(self.uri)
 
     def fingerprint(self) -> str:
         """Changes when a file is added, removed, renamed or written to; costs one listing."""
-        from fruits_assets.stages.raw_images import list_image_files, listing_fingerprint
+        from fruits_assets.stages.listing import list_image_files, listing_fingerprint
 
         return listing_fingerprint(list_image_files(self.uri))

@@ -1,12 +1,15 @@
-"""Names and versions of tables. Knows nothing about Spark.
+"""Where the assets' versions live: a folder or s3:// prefix that can be copied and moved as a whole.
 
-<root>/<asset>/current.json                        which version is published, and what it is
-<root>/<asset>/versions/<run id>-<attempt>/...     what a stage wrote
-<root>/<asset>/<file>                              a file that always has the published content
+<root>/<asset>/_delta_log/                     the one place that says what is current: a Delta table's log
+<root>/<asset>/_versions/<run id>-<attempt>/   what a run wrote: files of rows, and models or results
+<root>/<asset>/_quarantine/                    a further Delta table, pinned by the commits of the first
+<root>/<asset>/<file>                          a file that always has the published content
+<root>/_running/<run id>                       held by a run that is under way
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,81 +17,102 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from upath import UPath
 
-CURRENT = "current.json"
-_VERSIONS = "versions"
-_STARTED = "_started.json"
-# A folder that no current.json names may still be written to by a run that is under way.
-_ABANDONED_AFTER = timedelta(days=2)
-_SMALL = (bool, int, float, str, type(None))  # what of a stage's facts goes into current.json
+from fruits_assets.resources.published import (
+    ConflictError,
+    LakeError,
+    Version,
+    commit,
+    current_version,
+    next_number,
+    record_of,
+    version_at,
+)
+from fruits_assets.resources.retention import dead_runs, is_local, remove_unkept, running
+from fruits_assets.stages.stored import Output, StoredTable
+
+if TYPE_CHECKING:
+    from fruits_assets.stages.stage import StageResult
+
+_FACTS = "facts.json"  # of a version's folder: all that the stage told, for whoever takes the version over
+_LATEST = "_latest"
+_SMALL = (bool, int, float, str, type(None))  # what of a stage's facts goes into the log
 _LIBRARIES = ("dagster", "pyspark", "numpy", "pyarrow", "pillow", "ai-edge-litert")
 _DECISIVE_LIBRARIES = ("pillow", "ai-edge-litert")
-
-
-class LakeError(RuntimeError):
-    """The lake cannot be used as asked; the message names the place and the fix."""
-
-
-@dataclass(frozen=True)
-class Version:
-    """One published version of an asset: what its `current.json` says."""
-
-    asset: str
-    version: str
-    uri: str
-    row_count: int
-    schema: Mapping[str, str]
-    data_version: str
-    code_version: str = ""
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    params: Mapping[str, Any] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    libraries: Mapping[str, str] = field(default_factory=dict)
-    published_at: str = ""
-    history: Sequence[str] = ()
+_PROBE_BYTES = 1024**2
+_MAX_DIGESTED_BYTES = 64 * 1024**2
 
 
 class Lake(dg.ConfigurableResource):
-    """A folder or s3:// prefix that holds the versions of all assets."""
+    """A folder or s3:// prefix that holds the versions of all assets.
+
+    Within a run it shows the versions that were current when the run began, and those that the run itself
+    has published since.
+    """
 
     root: str = Field(description="Folder or s3:// prefix.")
     keep_versions: int = Field(
         default=3, ge=1, description="How many published versions of an asset to keep."
     )
+    keep_minutes: int = Field(
+        default=60, ge=0, description="How long to keep what was current, for those who are reading it."
+    )
+    _pinned: dict[str, Version | None] | None = PrivateAttr(default=None)
 
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Refuse a place that cannot be written to before a run does any work."""
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Lake]:
+        """Refuse a place that cannot be written to, then pin what is current for the run."""
+        self._refuse_unwritable()
+        run_id = context.run_id or uuid.uuid4().hex
+        with running(self._root, run_id):
+            self._report_dead_runs(context)
+            folders = [entry for entry in self._root.iterdir() if not entry.name.startswith((".", "_"))]
+            self._pinned = {place.name: current_version(place) for place in folders}
+            try:
+                yield self
+            finally:
+                self._pinned = None
+
+    def _refuse_unwritable(self) -> None:
         probe = self._root / f".writable-{uuid.uuid4().hex}"
         try:
-            if _is_local(self._root):
+            if is_local(self._root):
                 self._root.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
+            try:
+                _write_whole(probe, bytes(_PROBE_BYTES))
+            finally:
+                probe.unlink(missing_ok=True)
         except Exception as error:  # fsspec's file systems share no class of errors
             raise LakeError(
                 f"The lake '{self.root}' cannot be written to: {error}. Set FRUITS_LAKE to a folder or "
-                "s3:// prefix that can, or give this user the right to write there."
+                "s3:// prefix that can, free space there, or give this user the right to write there."
             ) from error
+
+    def _report_dead_runs(self, context: dg.InitResourceContext) -> None:
+        for run_id in dead_runs(self._root):
+            run = context.instance.get_run_by_id(run_id) if context.instance else None
+            if run and not run.is_finished:
+                context.instance.report_run_failed(run, "The process of this run has died.")
 
     @property
     def _root(self) -> UPath:
         path = UPath(self.root)
-        return UPath(path.path).expanduser().absolute() if _is_local(path) else path
+        return UPath(path.path).expanduser().absolute() if is_local(path) else path
 
     def place(self, asset: str) -> UPath:
         """The folder of an asset, where its stable files are."""
         return self._root / asset
 
     def current(self, asset: str) -> Version:
-        """The published version.
+        """The published version; within a run, see above.
 
         Raises:
             LakeError: nothing is published.
@@ -100,11 +124,28 @@ class Lake(dg.ConfigurableResource):
             )
         return version
 
+    def find(self, asset: str) -> Version | None:
+        """The published version, or None."""
+        if self._pinned is not None:
+            return self._pinned.get(asset)
+        return current_version(self.place(asset))
+
+    def at(self, asset: str, number: int) -> Version:
+        """The version of that number.
+
+        Raises:
+            LakeError: it is no longer kept.
+        """
+        version = version_at(self.place(asset), number)
+        if version is None or not self.is_intact(version):
+            raise LakeError(f"The lake '{self.root}' no longer has version {number} of {asset}.")
+        return version
+
     def reusable(self, asset: str, code_version: str, **params: Any) -> Version | None:
         """The published version, if what it holds is what would be computed again from the same content.
 
         That is: by the same code, with the same values of `params` and the same libraries to decode
-        and to infer, and its files are there.
+        and to infer.
         """
         version = self.find(asset)
         if (
@@ -112,102 +153,138 @@ class Lake(dg.ConfigurableResource):
             or version.code_version != code_version
             or any(version.params.get(name) != value for name, value in params.items())
             or any(version.libraries.get(name) != metadata.version(name) for name in _DECISIVE_LIBRARIES)
-            or not UPath(version.uri).exists()
         ):
             return None
         return version
 
-    def find(self, asset: str) -> Version | None:
-        """The published version, or None."""
-        try:
-            text = (self.place(asset) / CURRENT).read_text(encoding="utf-8")
-        except FileNotFoundError:
+    def unchanged(
+        self, asset: str, code_version: str, inputs: Mapping[str, Version], params: Mapping[str, Any]
+    ) -> tuple[Version, dict[str, Any]] | None:
+        """The published version and its facts, if nothing that it follows from has changed, and it is whole."""
+        version = self.reusable(asset, code_version, **params)
+        if (
+            version is None
+            or version.inputs != {name: used.number for name, used in inputs.items()}
+            or version.libraries != _versions_of_libraries()
+            or not self.is_intact(version)
+        ):
             return None
-        return Version(**json.loads(text))
+        return version, json.loads((UPath(version.folder) / _FACTS).read_text(encoding="utf-8"))
+
+    def is_intact(self, version: Version) -> bool:
+        """Whether its files are there, of the right size, and those of models are what was written.
+
+        What is in the files of rows is compared with its checksums when it is read; a file that was
+        found damaged then has a mark beside it.
+        """
+        place, folder = UPath(version.uri), UPath(version.folder)
+        sizes = place.fs.find(place.path, detail=True)
+        rows = all(
+            sizes.get(f"{place.path}/{file.path}", {}).get("size") == file.size_bytes
+            and f"{place.path}/{file.path}.damaged" not in sizes
+            for file in version.table.files
+        )
+        return rows and all(
+            (folder / name).exists() and _digest(folder / name) == digest
+            for name, digest in version.other_files.items()
+        )
 
     @contextmanager
-    def new_version(self, asset: str, version: str) -> Iterator[UPath]:
-        """A fresh folder for a stage to write into; it is removed if that fails before it is published.
+    def new_version(self, asset: str, name: str) -> Iterator[Output]:
+        """A fresh place for a stage to write to; it is removed if that fails before it is published.
 
         Raises:
             LakeError: that version exists.
         """
-        folder = self.place(asset) / _VERSIONS / version
-        if (folder / _STARTED).exists():
-            raise LakeError(f"'{folder}' exists: version {version} of {asset} is taken.")
-        if _is_local(folder):
-            folder.mkdir(parents=True)
-        started = {"started_at": datetime.now(UTC).isoformat()}
-        (folder / _STARTED).write_text(json.dumps(started), encoding="utf-8")
-        try:
-            yield folder
-        except BaseException:
-            # What fails once it is published, such as the removal of old versions, must not take it away.
-            current = self.find(asset)
-            if current is None or current.version != version:
-                _remove(folder)
-            raise
+        place, output = self.place(asset), Output(str(self.place(asset)), name)
+        if UPath(output.folder).exists():
+            raise LakeError(f"'{output.folder}' exists: version {name} of {asset} is taken.")
+        with running(self._root, name.rsplit("-", 1)[0]):
+            if is_local(place):
+                UPath(output.folder).mkdir(parents=True)
+            try:
+                yield output
+            except BaseException:
+                # What fails once it is published, such as the removal of old versions, must not take it away.
+                current = current_version(place)
+                if current is None or current.name != name:
+                    for folder in place.glob(f"_*/{name}"):
+                        folder.fs.rm(folder.path, recursive=True)
+                raise
 
     def publish(
         self,
         asset: str,
-        version: str,
+        output: Output,
+        result: StageResult,
         *,
-        row_count: int,
-        schema: Mapping[str, str],
         data_version: str,
         code_version: str,
         inputs: Mapping[str, Version],
         params: Mapping[str, Any],
-        facts: Mapping[str, Any],
         stable_files: Sequence[str] = (),
     ) -> Version:
-        """Make a written version the current one, in one step; old ones go by retention.
+        """Make what a stage wrote the current version, in one step; old ones go by retention.
 
         Args:
-            stable_files: files of the version to be had under the asset's own folder as well; each
-                is replaced in one step, before `current.json` is.
+            stable_files: files of the version to be had under the asset's own folder as well; all change
+                as one where there are links, and one after the other on an object store. What a run that was
+                killed in between has left there is put right by the next.
+
+        Raises:
+            ConflictError: another run has published this asset since this one began; names it.
         """
-        folder = self.place(asset) / _VERSIONS / version
-        before = self.find(asset)
-        history = [*(before.history if before else ()), version][-self.keep_versions :]
-        published = Version(
+        place = self.place(asset)
+        rows, *others = sorted(result.tables.items())
+        _write_whole(UPath(output.folder) / _FACTS, json.dumps(dict(result.metadata)).encode())
+        version = Version(
             asset=asset,
-            version=version,
-            uri=str(folder),
-            row_count=row_count,
-            schema=schema,
+            name=output.version,
+            number=next_number(place),
+            uri=str(place),
+            table=StoredTable(str(place), rows[1]),
+            row_count=result.row_count,
+            schema=result.schema,
             data_version=data_version,
             code_version=code_version,
-            inputs={name: used.version for name, used in inputs.items()},
+            inputs={name: used.number for name, used in inputs.items()},
             params=params,
-            facts={name: fact for name, fact in facts.items() if isinstance(fact, _SMALL)},
-            libraries={name: metadata.version(name) for name in _LIBRARIES},
-            published_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            history=history,
+            facts={name: fact for name, fact in result.metadata.items() if isinstance(fact, _SMALL)},
+            libraries=_versions_of_libraries(),
+            other_files=_other_files(UPath(output.folder), {file.path for file in rows[1]}),
+            published_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
-        for name in stable_files:
-            _copy_whole(folder / name, self.place(asset) / name)
-        text = json.dumps(asdict(published), indent=2, ensure_ascii=False)
-        _write_whole(self.place(asset) / CURRENT, text.encode())
-        (folder / _STARTED).unlink()
-        self._retire(asset, keep=history)
-        return published
-
-    def _retire(self, asset: str, keep: Sequence[str]) -> None:
-        known = set(keep)
-        for folder in (self.place(asset) / _VERSIONS).iterdir():
-            if folder.name not in known and self._is_retired(folder):
-                _remove(folder)
-
-    def _is_retired(self, folder: UPath) -> bool:
-        """Published once and no longer kept, or left behind by a run that died long ago."""
+        before, other = self.find(asset), current_version(place)
         try:
-            started = json.loads((folder / _STARTED).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return True
-        age = datetime.now(UTC) - datetime.fromisoformat(started["started_at"])
-        return age > _ABANDONED_AFTER
+            if other is not None and (before is None or before.number != other.number):
+                raise ConflictError(f"'{place}' has changed meanwhile")
+            tables = {name: commit(UPath(output.folder_of(name)), files) for name, files in others}
+            version = replace(version, tables=tables)
+            commit(place, rows[1], record_of(version))
+        except ConflictError as error:
+            other = current_version(place)
+            raise ConflictError(
+                f"{asset}: run {other.run_id if other else 'unknown'} has published it while this run was at "
+                "work on what was there before. Nothing of that is lost; run this again."
+            ) from error
+        if self._pinned is not None:
+            self._pinned[asset] = version
+        self.expose(version, stable_files)
+        with contextlib.suppress(OSError):  # what stays is looked at again by the next run
+            remove_unkept(place, self.keep_versions, timedelta(minutes=self.keep_minutes), version.run_id)
+        return version
+
+    def expose(self, version: Version, stable_files: Sequence[str]) -> None:
+        """Let the stable files of an asset be those of a version."""
+        place = self.place(version.asset)
+        if not is_local(place):
+            for name in stable_files:
+                place.fs.copy(f"{UPath(version.folder).path}/{name}", f"{place.path}/{name}")
+        elif stable_files:
+            # One link leads to the version, and changing that changes all files at once.
+            _link(place / _LATEST, os.path.relpath(UPath(version.folder).path, place.path))
+            for name in stable_files:
+                _link(place / name, f"{_LATEST}/{name}")
 
 
 def derived_data_version(
@@ -226,31 +303,49 @@ def derived_data_version(
     return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
 
 
-def _is_local(path: UPath) -> bool:
-    return path.protocol in ("", "file", "local")
+def _versions_of_libraries() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _LIBRARIES}
+
+
+def _other_files(folder: UPath, rows: set[str]) -> dict[str, str]:
+    """The digests of what a version's folder has besides the files of its rows; stray ones of these go."""
+    digests = {}
+    for path in folder.fs.find(folder.path):
+        name = path.removeprefix(f"{folder.path}/")
+        if f"_versions/{folder.name}/{name}" in rows:
+            continue
+        if "/" not in name and name.endswith(".parquet"):
+            folder.fs.rm(path)  # of an attempt of a task that failed
+        else:
+            digests[name] = _digest(folder / name)
+    return digests
+
+
+def _digest(file: UPath) -> str:
+    """Size and SHA-256; of a file that is too large to be read for this, its size."""
+    size = file.stat().st_size
+    if size > _MAX_DIGESTED_BYTES:
+        return str(size)
+    return f"{size} {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
 def _write_whole(target: UPath, content: bytes) -> None:
-    """Replace a file so that readers see the old or the new one: object stores write that way anyway."""
-    if not _is_local(target):
+    """Write a file so that it is on the disk, as a whole, or an error is raised."""
+    if not is_local(target):
         target.write_bytes(content)
         return
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    with open(temporary.path, "wb") as file:
+    with open(target.path, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary.path, target.path)
 
 
-def _copy_whole(source: UPath, target: UPath) -> None:
-    if not _is_local(target):
-        target.fs.copy(source.path, target.path)
+def _link(link: UPath, target: str) -> None:
+    """Make a link lead there, in one step; what stands in its place, such as a copy of what it led to, goes."""
+    if os.path.islink(link.path) and os.readlink(link.path) == target:
         return
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    shutil.copyfile(source.path, temporary.path)
-    os.replace(temporary.path, target.path)
-
-
-def _remove(folder: UPath) -> None:
-    folder.fs.rm(folder.path, recursive=True)
+    temporary = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
+    os.symlink(target, temporary.path)
+    if os.path.isdir(link.path) and not os.path.islink(link.path):
+        shutil.rmtree(link.path)
+    os.replace(temporary.path, link.path)

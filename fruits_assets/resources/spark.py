@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from fruits_assets.stages.stage import Stage, StageResult
+    from fruits_assets.stages.stored import Output, Stored
 
 Params = TypeVar("Params")
 
@@ -79,15 +80,15 @@ class SparkRunner(dg.ConfigurableResource, ABC):
         self,
         context: dg.AssetExecutionContext,
         stage: Stage[Params],
-        inputs: Mapping[str, str],
-        output: str,
+        inputs: Mapping[str, Stored],
+        output: Output,
         params: Params,
     ) -> StageResult:
         """Run one stage to its end; its log lines and progress go to `context.log`.
 
         Args:
-            inputs: name to URI, as the stage's docstring has them.
-            output: URI of a fresh folder for the stage to write into.
+            inputs: published versions by name, as the stage's docstring has them.
+            output: a fresh place for the stage to write to.
         """
 
 
@@ -117,13 +118,12 @@ class LocalSpark(SparkRunner):
         self,
         context: dg.AssetExecutionContext,
         stage: Stage[Params],
-        inputs: Mapping[str, str],
-        output: str,
+        inputs: Mapping[str, Stored],
+        output: Output,
         params: Params,
     ) -> StageResult:
         """See `SparkRunner.run`."""
-        for uri in (*inputs.values(), output):
-            self._refuse_unreachable(uri)
+        self._refuse_unreachable(output.asset)
         started = time.monotonic()
         spark = self.session
         spark.sparkContext.setJobGroup(context.run_id, stage.__name__, interruptOnCancel=True)

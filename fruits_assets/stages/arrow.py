@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import SparkSession
 
 # Arrow's own allocator keeps much of what a task once needed; this one gives it back. In workers, too.
 pa.set_memory_pool(pa.system_memory_pool())
-
-_MAX_RECORDS = "spark.sql.execution.arrow.maxRecordsPerBatch"
-
-
-@contextmanager
-def arrow_batches_of(spark: SparkSession, n_rows: int) -> Iterator[None]:
-    """While this lasts, workers get at most so many rows at once: what bounds their memory."""
-    before = spark.conf.get(_MAX_RECORDS)
-    spark.conf.set(_MAX_RECORDS, str(n_rows))
-    try:
-        yield
-    finally:
-        spark.conf.set(_MAX_RECORDS, str(before))
-
 
 def matrix(column: pa.Array, n_columns: int) -> NDArray[np.float64]:
     """A column of arrays of equal length as a (n_rows, n_columns) matrix.

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import math
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import fsspec
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark import Accumulator, Broadcast
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.extractor import (
     FLATBUFFER,
@@ -22,20 +22,34 @@ from fruits_assets.mobilenet.extractor import (
     decoded_inputs,
     worker_extractor,
 )
-from fruits_assets.stages import raw_images
-from fruits_assets.stages.arrow import arrow_batches_of, fixed_length_arrays, matrix
-from fruits_assets.stages.parquet import map_batches, write_arrays
+from fruits_assets.stages.arrow import fixed_length_arrays, matrix
+from fruits_assets.stages.parquet import (
+    DamagedFileError,
+    TableWriter,
+    batches_of,
+    opened,
+    refuse_damaged,
+    rows_of,
+    spread,
+)
+from fruits_assets.stages.plan import PREVIOUS, cut, kept_together, row_keys
 from fruits_assets.stages.progress import progress
-from fruits_assets.stages.reuse import PREVIOUS, spare_the_other_side
-from fruits_assets.stages.stage import StageInputError, StageResult, column_types
+from fruits_assets.stages.stage import StageInputError, StageResult, column_types, logger
+from fruits_assets.stages.stored import ROWS, Output, Stored, StoredFile, StoredTable
 
-FEATURES = "features.parquet"
-FEATURES_SCHEMA = "path string, label string, sha256 string, features array<float>"
-
-_TASKS_PER_CORE = 16
-_MIN_IMAGES_PER_TASK, _MAX_IMAGES_PER_TASK = 32, 2048
-_BATCH_BYTES = 8 * 1024**2
-_MAX_IMAGES_PER_BATCH = 128
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("sha256", pa.string()),
+        ("features", pa.list_(pa.float32())),
+    ]
+)
+_IDENTITY = ["path", "label", "sha256"]
+# Rows of a table by where they are: `place` is the number of the file times 2^32, plus that of the row.
+_ROW_BITS = 32
+_PLACED = pa.schema([*((name, pa.string()) for name in _IDENTITY), ("bytes", pa.int64()), ("place", pa.int64())])
+_ROW_BYTES = 4 * N_FEATURES
 
 
 @dataclass(frozen=True)
@@ -46,121 +60,251 @@ class Params:
     batch_size: int
 
 
+@dataclass(frozen=True)
+class Task:
+    """What becomes one file of the new version.
+
+    Either images to infer, by file and the numbers of their rows in it; or rows of files of the previous
+    version, with path, label and sha256 of the image that each is of now; or one of these files as it is.
+    """
+
+    images: Sequence[tuple[str, Sequence[int]]] = ()
+    copied: Sequence[tuple[str, Sequence[int]]] = ()
+    copied_for: Sequence[tuple[str, str, str]] = ()
+    kept: StoredFile | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tasks of a run; `images` has the `row_keys` of all images."""
+
+    tasks: Sequence[Task]
+    n_to_compute: int
+    images: NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class FeatureFacts:
+    """What the rows of a file add up to; `images` are the `row_keys` of those they say they are of.
+
+    `sums` has the sum of each feature over the `n_sound` rows that have 1280 finite numbers, `n_zeros` counts
+    the zeros among these.
+    """
+
+    images: NDArray[np.uint64]
+    n_sound: int
+    n_wrong_length: int
+    n_not_finite: int
+    n_zeros: int
+    sums: NDArray[np.float64]
+
+
 def mobilenet_features(
-    spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params
+    spark: SparkSession, inputs: Mapping[str, Stored], output: Output, params: Params
 ) -> StageResult:
-    """Write `features.parquet`: path, label, sha256 of the content, features array<float>[1280].
+    """Write path, label, sha256 of the content and features array<float>[1280] of every image.
 
     What an image gives follows from its content and the network alone: features of content that is in
-    the previous table are taken from there.
+    the previous version are taken from there, whole files of it where nothing has changed.
 
     Args:
-        inputs: `raw_images` and `mobilenet_model`, their folders; `previous`, if there is one, a folder
-            that this stage wrote with the same flatbuffer.
+        inputs: `raw_images` and `mobilenet_model`; `previous`, if there is one, a version that this stage
+            wrote with the same flatbuffer.
 
     Raises:
         StageInputError: the flatbuffer is not the one of the fingerprint.
+        DamagedFileError: a file of images is not what was written.
     """
-    flatbuffer = _verified_flatbuffer(f"{inputs['mobilenet_model']}/{FLATBUFFER}", params.fingerprint)
-    images = spark.read.parquet(f"{inputs['raw_images']}/{raw_images.IMAGES}")
+    flatbuffer = _verified_flatbuffer(f"{inputs['mobilenet_model'].folder}/{FLATBUFFER}", params.fingerprint)
     started = time.monotonic()
-    to_compute, reused = images, None
-    if PREVIOUS in inputs:
-        previous = spark.read.parquet(f"{inputs[PREVIOUS]}/{FEATURES}").select("sha256", "features")
-        to_compute = _without_those_of(previous, images)
-        reused = images.select("path", "label", "sha256").join(previous.dropDuplicates(["sha256"]), "sha256")
-    size = to_compute.agg(F.count("*").alias("count"), F.mean("bytes").alias("mean_bytes")).first()
-    assert size is not None
-    n_computed = size["count"]
+    images = inputs["raw_images"].table
+    previous = inputs[PREVIOUS].table if PREVIOUS in inputs else StoredTable(output.asset, ())
+    plan = planned(previous, images, spark.sparkContext.defaultParallelism)
     network = spark.sparkContext.broadcast(flatbuffer)
-    images_per_batch = max(1, min(_MAX_IMAGES_PER_BATCH, int(_BATCH_BYTES / (size["mean_bytes"] or 1))))
     try:
-        with (
-            progress(spark, "extracting features", n_computed) as done,
-            arrow_batches_of(spark, images_per_batch),
-        ):
-            computed = (
-                to_compute.select("path", "label", "sha256", "content")
-                .repartition(_n_tasks(n_computed, spark.sparkContext.defaultParallelism))
-                .mapInArrow(_extract(network, params.batch_size, done), FEATURES_SCHEMA)
-            )
-            table = computed if reused is None else computed.unionByName(reused)
-            write_arrays(table, f"{output}/{FEATURES}")
+        with progress(spark, "extracting features", plan.n_to_compute) as done:
+            work = _Work(previous.uri, output, network, params.batch_size, done)
+            results = spread(spark, plan.tasks).map(work).collect()
     finally:
         network.destroy()
     seconds = time.monotonic() - started
-    facts = describe_features(spark, f"{output}/{FEATURES}", images)
+    files = [file for file, _ in results]
+    n_rows = sum(file.n_rows for file in files)
     return StageResult(
-        row_count=facts["row_count"],
-        schema=column_types(spark.read.parquet(f"{output}/{FEATURES}")),
+        row_count=n_rows,
+        schema=column_types(SCHEMA),
+        tables={ROWS: files},
         metadata={
-            **facts,
+            **describe_features([facts for _, facts in results], plan.images),
             "fingerprint": params.fingerprint,
             "seconds": seconds,
-            "images_per_s": facts["row_count"] / seconds,
-            "n_computed": n_computed,
-            "n_reused": facts["row_count"] - n_computed,
+            "images_per_s": n_rows / seconds,
+            "n_computed": plan.n_to_compute,
+            "n_reused": n_rows - plan.n_to_compute,
         },
     )
 
 
-def _without_those_of(previous: DataFrame, images: DataFrame) -> DataFrame:
-    """The images whose content is not in the previous table."""
-    new = images.select("path", "sha256").join(previous.select("sha256"), "sha256", "left_anti")
-    return images.join(spare_the_other_side(new.select("path"), new.count()), "path", "left_semi")
+def planned(previous: StoredTable, images: StoredTable, n_cores: int) -> Plan:
+    """What becomes of the files of the previous version, and which images are inferred by whom.
 
-
-def describe_features(spark: SparkSession, uri: str, images: DataFrame) -> dict[str, Any]:
-    """Compare a stored features table with the images it is of, and summarise its values.
-
-    `n_missing` and `n_unexpected` count paths on one side only, `n_duplicates` repeated ones;
-    `sparsity` is the share of zeros among the values of well-formed rows, `feature_means` has one value
-    per feature.
+    Raises:
+        DamagedFileError: a file of images cannot be read.
     """
-    parts = map_batches(spark, uri, ["features"], _summarise).collect()
-    n_sound = sum(part["n_sound"] for part in parts)
-    sums = sum((part["sums"] for part in parts), np.zeros(N_FEATURES))
-    return {
-        **_compare_paths(spark.read.parquet(uri), images),
-        "row_count": sum(part["n_rows"] for part in parts),
-        "n_wrong_length": sum(part["n_wrong_length"] for part in parts),
-        "n_not_finite": sum(part["n_not_finite"] for part in parts),
-        "sparsity": sum(part["n_zeros"] for part in parts) / max(1, n_sound * N_FEATURES),
-        "feature_means": (sums / max(1, n_sound)).tolist(),
-    }
-
-
-def _compare_paths(features: DataFrame, images: DataFrame) -> dict[str, int]:
-    both = images.select("path", F.lit(1).alias("n_images"), F.lit(0).alias("n_features")).union(
-        features.select("path", F.lit(0), F.lit(1))
+    wanted = pa.concat_tables([_PLACED.empty_table(), *(_rows(images, i) for i in range(len(images.files)))])
+    readable, stored = _readable(previous)
+    # A file of features stays if there is an image for each of its rows.
+    matching = stored.join(wanted.select(_IDENTITY), _IDENTITY, join_type="left semi")
+    n_matching = np.bincount(_files_of(matching), minlength=len(previous.files))
+    kept, _ = kept_together([previous.files[i] for i in readable if n_matching[i] == previous.files[i].n_rows])
+    is_kept = np.isin(_files_of(stored), [i for i in readable if previous.files[i] in kept])
+    rest = wanted.join(stored.filter(pa.array(is_kept)).select(_IDENTITY), _IDENTITY, join_type="left anti")
+    sources = stored.group_by("sha256").aggregate([("place", "min")])
+    copied = rest.select(_IDENTITY).join(sources, "sha256", join_type="inner").sort_by("place_min")
+    computed = rest.join(sources.select(["sha256"]), "sha256", join_type="left anti").sort_by("place")
+    to_compute = zip(computed["place"].to_pylist(), computed["bytes"].to_pylist(), strict=True)
+    to_copy = zip(copied["place_min"].to_pylist(), *_identity(copied), strict=True)
+    return Plan(
+        [
+            *(
+                Task(images=_by_file(images, [place for place, _ in part]))
+                for part in cut(list(to_compute), lambda image: image[1], n_cores)
+            ),
+            *(
+                Task(
+                    copied=_by_file(previous, [place for place, *_ in part]),
+                    copied_for=[image for _, *image in part],
+                )
+                for part in cut(list(to_copy), lambda _: _ROW_BYTES, n_cores)
+            ),
+            *(Task(kept=file) for file in kept),
+        ],
+        computed.num_rows,
+        row_keys(*_identity(wanted)),
     )
-    per_path = both.groupBy("path").agg(
-        F.sum("n_images").alias("n_images"), F.sum("n_features").alias("n_features")
-    )
-    counts = per_path.agg(
-        F.count_if(F.col("n_features") == 0).alias("n_missing"),
-        F.count_if(F.col("n_images") == 0).alias("n_unexpected"),
-        F.coalesce(F.sum(F.greatest(F.col("n_features") - 1, F.lit(0))), F.lit(0)).alias("n_duplicates"),
-    ).first()
-    assert counts is not None
-    return counts.asDict()
 
 
-def _summarise(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
-    for batch in batches:
+def _rows(table: StoredTable, number: int) -> pa.Table:
+    """Path, label and sha256 of the rows of a file, the bytes of the image if the file has it, and places."""
+    uri = f"{table.uri}/{table.files[number].path}"
+    refuse_damaged(uri)
+    with opened(uri) as file:
+        rows = file.read([name for name in _PLACED.names if name in file.schema_arrow.names], use_threads=False)
+    places = (number << _ROW_BITS) + np.arange(rows.num_rows)
+    sizes = rows["bytes"] if "bytes" in rows.column_names else pa.nulls(rows.num_rows, pa.int64())
+    return pa.table([*(rows[name] for name in _IDENTITY), sizes, places], schema=_PLACED)
+
+
+def _readable(table: StoredTable) -> tuple[list[int], pa.Table]:
+    """The numbers of the files that can be read, and all their rows."""
+    readable, parts = [], [_PLACED.empty_table()]
+    for number in range(len(table.files)):
+        try:
+            parts.append(_rows(table, number))
+        except DamagedFileError as error:
+            logger.warning(f"{error}. Its features are computed again.")
+        else:
+            readable.append(number)
+    return readable, pa.concat_tables(parts)
+
+
+def _identity(rows: pa.Table) -> list[list[str]]:
+    return [rows[name].to_pylist() for name in _IDENTITY]
+
+
+def _files_of(rows: pa.Table) -> NDArray[np.int64]:
+    places: NDArray[np.int64] = rows["place"].to_numpy()
+    return places >> _ROW_BITS
+
+
+def _by_file(table: StoredTable, places: Sequence[int]) -> list[tuple[str, list[int]]]:
+    """Places in rising order as URIs of files and the numbers of rows in each."""
+    return [
+        (f"{table.uri}/{table.files[number].path}", [place - (number << _ROW_BITS) for place in of_file])
+        for number, of_file in itertools.groupby(places, lambda place: place >> _ROW_BITS)
+    ]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a worker does with a task."""
+
+    previous: str
+    output: Output
+    network: Broadcast[bytes]
+    batch_size: int
+    done: Accumulator[int]
+
+    def __call__(self, task: Task) -> tuple[StoredFile, FeatureFacts]:
+        if task.kept:
+            return task.kept, facts_of(f"{self.previous}/{task.kept.path}")
+        with TableWriter(self.output, SCHEMA) as writer:
+            for batch in self._computed(task.images) if task.images else _copied(task):
+                writer.write(batch)
+        assert writer.file
+        return writer.file, facts_of(f"{self.output.asset}/{writer.file.path}")
+
+    def _computed(self, images: Sequence[tuple[str, Sequence[int]]]) -> Iterator[pa.RecordBatch]:
+        extractor = worker_extractor(self.network.value, self.batch_size)
+        for uri, numbers in images:
+            for batch in rows_of(uri, [*_IDENTITY, "content"], numbers):
+                contents = (value.as_py() for value in batch["content"])
+                features = extractor.features(decoded_inputs(batch["path"].to_pylist(), contents))
+                identity = [batch[name] for name in _IDENTITY]
+                yield pa.RecordBatch.from_arrays([*identity, fixed_length_arrays(features)], schema=SCHEMA)
+                self.done.add(batch.num_rows)
+
+
+def _copied(task: Task) -> Iterator[pa.RecordBatch]:
+    images = iter(task.copied_for)
+    for uri, numbers in task.copied:
+        for batch in rows_of(uri, ["features"], numbers):
+            identity = zip(*itertools.islice(images, batch.num_rows), strict=True)
+            columns = [pa.array(column, pa.string()) for column in identity]
+            yield pa.RecordBatch.from_arrays([*columns, batch["features"]], schema=SCHEMA)
+
+
+def facts_of(uri: str) -> FeatureFacts:
+    """What the rows of a stored file add up to."""
+    images = [np.empty(0, np.uint64)]
+    n_sound = n_wrong_length = n_not_finite = n_zeros = 0
+    sums = np.zeros(N_FEATURES)
+    for batch in batches_of([uri], SCHEMA.names):
+        images.append(row_keys(*(batch[name].to_pylist() for name in _IDENTITY)))
         column = batch["features"]
         lengths = column.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
         values = matrix(column.filter(pa.array(lengths == N_FEATURES)), N_FEATURES)
         is_finite = np.isfinite(values).all(axis=1)
         sound = values[is_finite]
-        yield {
-            "n_rows": len(column),
-            "n_sound": len(sound),
-            "n_wrong_length": int((lengths != N_FEATURES).sum()),
-            "n_not_finite": int((~is_finite).sum()),
-            "n_zeros": int((sound == 0).sum()),
-            "sums": sound.sum(axis=0),
-        }
+        n_sound += len(sound)
+        n_wrong_length += int((lengths != N_FEATURES).sum())
+        n_not_finite += int((~is_finite).sum())
+        n_zeros += int((sound == 0).sum())
+        sums += sound.sum(axis=0)
+    return FeatureFacts(np.concatenate(images), n_sound, n_wrong_length, n_not_finite, n_zeros, sums)
+
+
+def describe_features(facts: Sequence[FeatureFacts], images: NDArray[np.uint64]) -> dict[str, Any]:
+    """Compare stored features with the images they should be of, and summarise their values.
+
+    `n_missing` and `n_unexpected` count images and rows without the other, `n_duplicates` repeated rows;
+    `sparsity` is the share of zeros among the values of well-formed rows, `feature_means` has one value
+    per feature.
+    """
+    rows = np.concatenate([np.empty(0, np.uint64), *(part.images for part in facts)])
+    distinct = np.unique(rows)
+    n_sound = sum(part.n_sound for part in facts)
+    sums = sum((part.sums for part in facts), np.zeros(N_FEATURES))
+    return {
+        "row_count": len(rows),
+        "n_missing": len(np.setdiff1d(images, distinct)),
+        "n_unexpected": len(np.setdiff1d(distinct, images)),
+        "n_duplicates": len(rows) - len(distinct),
+        "n_wrong_length": sum(part.n_wrong_length for part in facts),
+        "n_not_finite": sum(part.n_not_finite for part in facts),
+        "sparsity": sum(part.n_zeros for part in facts) / max(1, n_sound * N_FEATURES),
+        "feature_means": (sums / max(1, n_sound)).tolist(),
+    }
 
 
 def _verified_flatbuffer(uri: str, fingerprint: str) -> bytes:
@@ -173,28 +317,3 @@ def _verified_flatbuffer(uri: str, fingerprint: str) -> bytes:
             "published. Materialize mobilenet_model again."
         )
     return flatbuffer
-
-
-def _n_tasks(n_images: int, n_cores: int) -> int:
-    """Enough tasks to keep all cores busy to the end, each long enough to be worth its start."""
-    per_task = math.ceil(n_images / (n_cores * _TASKS_PER_CORE))
-    per_task = min(max(per_task, _MIN_IMAGES_PER_TASK), _MAX_IMAGES_PER_TASK)
-    return max(1, math.ceil(n_images / per_task))
-
-
-def _extract(
-    network: Broadcast[bytes], batch_size: int, done: Accumulator[int]
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def extract(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        extractor = worker_extractor(network.value, batch_size)
-        for batch in batches:
-            paths = batch["path"].to_pylist()
-            contents = (value.as_py() for value in batch["content"])
-            features = extractor.features(decoded_inputs(paths, contents))
-            yield pa.RecordBatch.from_arrays(
-                [batch["path"], batch["label"], batch["sha256"], fixed_length_arrays(features)],
-                ["path", "label", "sha256", "features"],
-            )
-            done.add(batch.num_rows)
-
-    return extract

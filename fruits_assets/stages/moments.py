@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from fruits_assets.stages.arrow import matrix
 from fruits_assets.stages.parquet import map_batches
+from fruits_assets.stages.stored import StoredTable
 
 Matrix = NDArray[np.float64]
 
@@ -69,16 +70,16 @@ def merge(left: Moments, right: Moments) -> Moments:
 
 def column_moments(
     spark: SparkSession,
-    uri: str,
+    table: StoredTable,
     column: str,
     n_columns: int,
     full: bool = False,
     done: Accumulator[int] | None = None,
 ) -> Moments:
-    """Moments of a column of a Parquet table: one pass, partial results merged as a tree.
+    """Moments of a column of a table: one pass, partial results merged as a tree.
 
     Args:
-        uri: folder of the table; `column` is array<float> or array<double> of length `n_columns`.
+        column: array<float> or array<double> of length `n_columns`.
         full: the whole covariance rather than the variances.
         done: gets the number of rows as they are read.
 
@@ -86,14 +87,24 @@ def column_moments(
     """
 
     def partial_moments(batches: Iterator[pa.RecordBatch]) -> Iterator[Moments]:
-        total: Moments | None = None
-        for batch in batches:
-            moments = moments_of(matrix(batch[column], n_columns), full)
-            total = merge(total, moments) if total else moments
-            if done is not None:
-                done.add(batch.num_rows)
-        if total:
-            yield total
+        yield moments_of_batches(batches, column, n_columns, full, done)
 
     none = Moments(0, np.zeros(n_columns), np.zeros(n_columns))
-    return map_batches(spark, uri, [column], partial_moments).treeAggregate(none, merge, merge)
+    return map_batches(spark, table, [column], partial_moments).treeAggregate(none, merge, merge)
+
+
+def moments_of_batches(
+    batches: Iterable[pa.RecordBatch],
+    column: str,
+    n_columns: int,
+    full: bool = False,
+    done: Accumulator[int] | None = None,
+) -> Moments:
+    """Moments of a column of all rows of some batches; see `column_moments`."""
+    total = Moments(0, np.zeros(n_columns), np.zeros(n_columns))
+    for batch in batches:
+        if batch.num_rows:
+            total = merge(total, moments_of(matrix(batch[column], n_columns), full))
+        if done is not None:
+            done.add(batch.num_rows)
+    return total

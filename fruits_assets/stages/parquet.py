@@ -1,31 +1,101 @@
-"""Wide columns of Parquet tables: straight into the workers, past the rows of the JVM, and back."""
+"""Parquet files of tables, read and written by the workers themselves: no row passes through the JVM."""
 
 from __future__ import annotations
 
-import itertools
 import math
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark import RDD
-from pyspark.sql import DataFrame, SparkSession
+from fruits_assets.stages.stage import StageInputError
+from fruits_assets.stages.stored import ROWS, Output, StoredFile, StoredTable
+
+if TYPE_CHECKING:
+    from pyspark import RDD
+    from pyspark.sql import SparkSession
 
 Found = TypeVar("Found")
 
+# Of 1280 float64: 21 MB.
+ROWS_PER_BATCH = 2048
 _BYTES_PER_TASK = 128 * 1024**2
-# Of 1280 float64: 21 MB. Spark's own 10,000 rows cost a worker half a gigabyte.
-_ROWS_PER_BATCH = 2048
-# The JVM takes each batch that it gets as one block of memory, which it does not soon give back.
-_ROWS_PER_BATCH_BACK = 256
 _READ_BUFFER_BYTES = 1024**2  # read as it is decoded, not a whole row group at once
+_DAMAGED = ".damaged"  # beside a file of which that is known
+_COMPRESSED = ("content", "thumbnail")  # pictures
+
+
+class DamagedFileError(StageInputError):
+    """A file of a table is missing or not what was written; the message names it."""
+
+
+@contextmanager
+def opened(uri: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of a table, whose pages are compared with their checksums as they are read.
+
+    A file that is found damaged is marked so: the next run that could take it over sees that at once.
+
+    Raises:
+        DamagedFileError: it is missing, or something in it is not what was written.
+    """
+    filesystem, path = fsspec.url_to_fs(uri)
+    try:
+        with filesystem.open(path, "rb") as file:
+            yield pq.ParquetFile(
+                file, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+            )
+    except FileNotFoundError as error:
+        raise DamagedFileError(f"'{uri}' is missing") from error
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk or the network, not the file
+        with suppress(OSError):
+            filesystem.pipe_file(path + _DAMAGED, b"")
+        raise DamagedFileError(f"'{uri}' is damaged ({error})") from error
+
+
+def refuse_damaged(uri: str) -> None:
+    """Raise for a file that somebody has found damaged."""
+    filesystem, path = fsspec.url_to_fs(uri)
+    if filesystem.exists(path + _DAMAGED):
+        raise DamagedFileError(f"'{uri}' is damaged")
+
+
+def batches_of(
+    uris: Iterable[str], columns: Sequence[str], n_rows: int = ROWS_PER_BATCH
+) -> Iterator[pa.RecordBatch]:
+    """The rows of some files of a table, in order, `n_rows` at a time.
+
+    Raises:
+        DamagedFileError: see `opened`.
+    """
+    for uri in uris:
+        with opened(uri) as file:
+            yield from file.iter_batches(n_rows, columns=columns, use_threads=False)
+
+
+def rows_of(uri: str, columns: Sequence[str], numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    """Some rows of a file, by their numbers, which do not fall: a batch for each row group that has any."""
+    wanted = np.asarray(numbers)
+    with opened(uri) as file:
+        start = 0
+        for group in range(file.num_row_groups):
+            n_rows = file.metadata.row_group(group).num_rows
+            here = wanted[(wanted >= start) & (wanted < start + n_rows)] - start
+            if len(here):
+                rows = file.read_row_group(group, columns=columns, use_threads=False)
+                wanted_rows = rows if len(here) == n_rows else rows.take(here)
+                yield from wanted_rows.combine_chunks().to_batches()
+            start += n_rows
 
 
 def map_batches(
     spark: SparkSession,
-    uri: str,
+    table: StoredTable,
     columns: Sequence[str],
     function: Callable[[Iterator[pa.RecordBatch]], Iterable[Found]],
 ) -> RDD[Found]:
@@ -34,66 +104,79 @@ def map_batches(
     A worker decodes Parquet to Arrow in one step. By way of a DataFrame, Spark decodes it to rows and
     encodes these as Arrow, value by value, which for a thousand floats a row takes longer than what is
     computed from them.
-
-    Args:
-        uri: a folder of Parquet files, on this machine or in S3.
     """
 
-    def of_shares(shares: Iterable[Sequence[str]]) -> Iterator[Found]:
-        yield from function(batches_of(uri, itertools.chain.from_iterable(shares), columns))
+    def of_share(share: Sequence[StoredFile]) -> Iterable[Found]:
+        return function(batches_of(StoredTable(table.uri, share).uris, columns))
 
-    shares = _shares(spark, uri)
-    return spark.sparkContext.parallelize(shares, len(shares)).mapPartitions(of_shares)
-
-
-def map_batches_to_rows(
-    spark: SparkSession,
-    uri: str,
-    columns: Sequence[str],
-    function: Callable[[Iterator[pa.RecordBatch]], Iterable[pa.RecordBatch]],
-    schema: str,
-) -> DataFrame:
-    """`map_batches` where the function gives batches too: the rows of a DataFrame of that schema."""
-
-    def of_shares(tasks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        paths = (path.as_py() for task in tasks for share in task["paths"] for path in share)
-        yield from function(batches_of(uri, paths, columns, _ROWS_PER_BATCH_BACK))
-
-    shares = [(paths,) for paths in _shares(spark, uri)]
-    tasks = spark.sparkContext.parallelize(shares, len(shares)).toDF("paths array<string>")
-    return tasks.mapInArrow(of_shares, schema)
+    return spread(spark, shares(spark, table)).flatMap(of_share)
 
 
-def write_arrays(table: DataFrame, uri: str) -> None:
-    """Write a table of wide arrays of floats."""
-    # A dictionary of values that hardly ever repeat takes time and memory, and is then given up.
-    table.write.option("parquet.enable.dictionary", "false").parquet(uri)
-
-
-def _shares(spark: SparkSession, uri: str) -> list[list[str]]:
-    """The files of a table, a list for each task; an empty one if there are none."""
-    sizes = file_sizes(uri)
+def shares(spark: SparkSession, table: StoredTable) -> list[list[StoredFile]]:
+    """The files of a table, a list for each task, in the order of their paths; one at least."""
     n_cores = spark.sparkContext.defaultParallelism
-    n_tasks = max(1, min(len(sizes), max(n_cores, math.ceil(sum(sizes.values()) / _BYTES_PER_TASK))))
+    total = sum(file.size_bytes for file in table.files)
+    n_tasks = max(1, min(len(table.files), max(n_cores, math.ceil(total / _BYTES_PER_TASK))))
     # Dealt out by size, so that the tasks get about the same.
-    by_size = sorted(sizes, key=lambda path: (-sizes[path], path))
-    return [by_size[i::n_tasks] for i in range(n_tasks)]
+    by_size = sorted(table.files, key=lambda file: (-file.size_bytes, file.path))
+    return [sorted(by_size[i::n_tasks], key=lambda file: file.path) for i in range(n_tasks)]
 
 
-def file_sizes(uri: str) -> dict[str, int]:
-    """The files of a table, by path, and their sizes in bytes."""
-    filesystem, root = fsspec.url_to_fs(uri)
-    filesystem.invalidate_cache()
-    listed = filesystem.find(root, detail=True)
-    return {path: info["size"] for path, info in listed.items() if path.endswith(".parquet")}
+def spread(spark: SparkSession, tasks: Sequence[Any]) -> RDD[Any]:
+    """Descriptions of work, a task each."""
+    return spark.sparkContext.parallelize(tasks, max(1, len(tasks)))
 
 
-def batches_of(
-    uri: str, paths: Iterable[str], columns: Sequence[str] | None = None, n_rows: int = _ROWS_PER_BATCH
-) -> Iterator[pa.RecordBatch]:
-    """The rows of some files of a table, in order, `n_rows` at a time; without `columns`, all columns."""
-    filesystem, _ = fsspec.url_to_fs(uri)
-    for path in paths:
-        with filesystem.open(path, "rb") as file:
-            table = pq.ParquetFile(file, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False)
-            yield from table.iter_batches(n_rows, columns=columns, use_threads=False)
+class TableWriter:
+    """Writes one Parquet file of a new version from within a task; a task that fails leaves nothing of it.
+
+    Nobody reads the file before its name has come back from the task and was published, so what a killed
+    attempt leaves is no file of any table. Once the `with` is over, `file` is it, if anything was written.
+    """
+
+    def __init__(self, output: Output, schema: pa.Schema, table: str = ROWS) -> None:
+        self.file: StoredFile | None = None
+        self._path = f"{output.inside(table)}/{uuid.uuid4().hex}.parquet"
+        self._filesystem, self._full_path = fsspec.url_to_fs(f"{output.folder_of(table)}/{self._path}")
+        self._n_rows: int | None = None
+        self._filesystem.makedirs(self._filesystem._parent(self._full_path), exist_ok=True)
+        self._sink = self._filesystem.open(self._full_path, "wb")
+        compression = {name: "none" if name in _COMPRESSED else "snappy" for name in schema.names}
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            schema,
+            compression=compression if any(name in _COMPRESSED for name in schema.names) else "snappy",
+            # A dictionary of values that hardly ever repeat takes time and memory, and is then given up.
+            use_dictionary=["label"],
+            # Those of other columns are never asked for.
+            write_statistics=["path"],
+            write_page_checksum=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        """Write rows as one row group."""
+        self._writer.write_batch(rows, row_group_size=max(1, rows.num_rows))
+        self._n_rows = (self._n_rows or 0) + rows.num_rows
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._writer.close()
+            self._sink.close()
+            if self._n_rows is not None:
+                self.file = StoredFile(self._path, self._filesystem.size(self._full_path), self._n_rows)
+                return
+        with suppress(Exception):  # what went wrong is on its way already
+            self._sink.close()
+            self._filesystem.rm(self._full_path)
+
+
+def write_rows(output: Output, rows: pa.Table, table: str = ROWS) -> StoredFile:
+    """Write a small table as one file."""
+    with TableWriter(output, rows.schema, table) as writer:
+        for batch in rows.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], rows.schema)]:
+            writer.write(batch)
+    assert writer.file
+    return writer.file

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -17,17 +19,20 @@ from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.extractor import N_FEATURES
-from fruits_assets.stages import pca_model, scaled_features
+from fruits_assets.stages import pca_model
 from fruits_assets.stages.arrow import fixed_length_arrays, matrix
 from fruits_assets.stages.moments import Matrix
-from fruits_assets.stages.parquet import batches_of, file_sizes, map_batches_to_rows, write_arrays
+from fruits_assets.stages.parquet import TableWriter, batches_of, opened, spread
 from fruits_assets.stages.progress import progress
-from fruits_assets.stages.stage import StageInputError, StageResult
+from fruits_assets.stages.stage import StageInputError, StageResult, column_types
+from fruits_assets.stages.stored import ROWS, Output, Stored, StoredFile, StoredTable
 
 CSV, PARQUET = "results.csv", "results.parquet"
 VECTOR_COLUMN = "pcaFeatures"
-_PARTS = "pca_features.parquet"
-_PARTS_SCHEMA = "path string, label string, pca_features array<double>"
+_PARTS_SCHEMA = pa.schema(
+    [("path", pa.string()), ("label", pa.string()), ("pca_features", pa.list_(pa.float64()))]
+)
+_ROWS_PER_TASK = 16_384
 _ROWS_PER_BLOCK = 4096
 _CSV_BLOCK_BYTES = 256 * 1024
 _ROWS_SHOWN, _POINTS_SHOWN = 5, 3000
@@ -42,42 +47,58 @@ class Params:
     layout: Layout
 
 
+@dataclass(frozen=True)
+class Range:
+    """Rows whose path is at least `start` and less than `end` (None: to the last).
+
+    `groups` are the row groups, by URI of the file, that may have any of them.
+    """
+
+    start: str
+    end: str | None
+    groups: Mapping[str, Sequence[int]]
+
+
 def pca_features_csv(
-    spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params
+    spark: SparkSession, inputs: Mapping[str, Stored], output: Output, params: Params
 ) -> StageResult:
     """Write `results.csv` and `results.parquet`: path, label and the components, sorted by path.
 
-    The projection is distributed; the two files are then written in one pass over its parts, block by
-    block, so that memory does not grow with the number of images.
+    A task projects a range of paths, so that nothing has to be sorted as a whole. The two files are then
+    written in one pass over the ranges, block by block: memory does not grow with the number of images.
 
     Args:
-        inputs: `scaled_features` and `pca_model`, their folders.
+        inputs: `scaled_features` and `pca_model`, which was fitted to them.
 
     Raises:
         StageInputError: there is no row.
     """
-    scaled = f"{inputs['scaled_features']}/{scaled_features.SCALED_FEATURES}"
-    model = PCAModel.load(f"{inputs['pca_model']}/{pca_model.MODEL}")
-    n_images = spark.read.parquet(scaled).count()
-    if not n_images:
-        raise StageInputError(f"'{inputs['scaled_features']}' has no rows to project.")
-    parts = f"{output}/{_PARTS}"
-    with progress(spark, "projecting features", n_images) as done:
-        columns, project = ["path", "label", "scaled_features"], _project(model.pc.toArray(), done)
-        projected = map_batches_to_rows(spark, scaled, columns, project, _PARTS_SCHEMA)
-        write_arrays(projected.sort("path"), parts)
+    scaled = inputs["scaled_features"].table
+    model = PCAModel.load(f"{inputs['pca_model'].folder}/{pca_model.MODEL}")
+    if not scaled.n_rows:
+        raise StageInputError(f"'{scaled.uri}' has no rows to project.")
+    ranges = path_ranges(scaled, spark.sparkContext.defaultParallelism)
+    with progress(spark, "projecting features", scaled.n_rows) as done:
+        project = _projected(output, model.pc.toArray(), done)
+        parts = [part for part in spread(spark, ranges).map(project).collect() if part]
     points: list[tuple[str, float, float]] = []
-    with progress(spark, f"writing {CSV}", n_images, "rows") as done:
-        blocks = _sampled(_blocks(parts), math.ceil(n_images / _POINTS_SHOWN), points, done)
-        schema = _write_files(blocks, output, params.layout)
-    filesystem, root = fsspec.url_to_fs(parts)
-    filesystem.rm(root, recursive=True)
+    with progress(spark, f"writing {CSV}", scaled.n_rows, "rows") as done:
+        blocks = batches_of(StoredTable(output.asset, parts).uris, _PARTS_SCHEMA.names, _ROWS_PER_BLOCK)
+        sampled = _sampled(blocks, math.ceil(scaled.n_rows / _POINTS_SHOWN), points, done)
+        schema = _write_files(sampled, output.folder, params.layout)
+    filesystem, folder = fsspec.url_to_fs(output.folder)
+    for part in parts:
+        filesystem.rm(f"{folder}/{part.path.rsplit('/', 1)[1]}")
+    file = StoredFile(
+        f"{output.inside(ROWS)}/{PARQUET}", filesystem.size(f"{folder}/{PARQUET}"), sum(part.n_rows for part in parts)
+    )
     return StageResult(
-        row_count=n_images,
-        schema={field.name: str(field.type) for field in schema},
+        row_count=file.n_rows,
+        schema=column_types(schema),
+        tables={ROWS: [file]},
         metadata={
-            **describe_csv(f"{output}/{CSV}"),
-            "n_images": n_images,
+            **describe_csv(f"{output.folder}/{CSV}"),
+            "n_images": scaled.n_rows,
             "expected_columns": column_names(len(model.explainedVariance), params.layout),
             "explained_variance_ratio": model.explainedVariance.toArray().tolist(),
             "points": points,
@@ -85,25 +106,73 @@ def pca_features_csv(
     )
 
 
-def _project(
-    components: Matrix, done: Accumulator[int]
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Scores in float64, from column `scaled_features` to `pca_features`."""
+def path_ranges(table: StoredTable, n_cores: int) -> list[Range]:
+    """Ranges that together hold every row once, in order of the paths, each of about the same size.
 
-    def project(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            projected = matrix(batch["scaled_features"], N_FEATURES) @ components
-            yield pa.RecordBatch.from_arrays(
-                [batch["path"], batch["label"], fixed_length_arrays(projected)],
-                ["path", "label", "pca_features"],
-            )
-            done.add(batch.num_rows)
+    Files of a table may hold any paths; Parquet's own statistics say between which those of a row group are.
+    """
+    groups: list[tuple[str, str, int, str, int]] = []
+    for uri in table.uris:
+        with opened(uri) as file:
+            column = file.schema_arrow.names.index("path")
+            for number in range(file.num_row_groups):
+                group = file.metadata.row_group(number)
+                paths = group.column(column).statistics
+                groups.append((paths.min, paths.max, group.num_rows, uri, number))
+    groups.sort()
+    n_ranges = max(1, min(len(groups), max(n_cores, math.ceil(table.n_rows / _ROWS_PER_TASK))))
+    starts, n_rows = [""], 0
+    for first, _, n_more, _, _ in groups:
+        if n_rows >= len(starts) * table.n_rows / n_ranges and first > starts[-1]:
+            starts.append(first)
+        n_rows += n_more
+    ranges = []
+    for start, end in zip(starts, [*starts[1:], None], strict=True):
+        inside: dict[str, list[int]] = defaultdict(list)
+        for first, last, _, uri, number in groups:
+            if last >= start and (end is None or first < end):
+                inside[uri].append(number)
+        ranges.append(Range(start, end, dict(inside)))
+    return ranges
+
+
+def _projected(
+    output: Output, components: Matrix, done: Accumulator[int]
+) -> Callable[[Range], StoredFile | None]:
+    """Scores of the rows of a range in float64, sorted by path, as a file of their own."""
+
+    def project(rows: Range) -> StoredFile | None:
+        names: list[pa.RecordBatch] = []
+        scores: list[Matrix] = []
+        for batch in _row_groups(rows.groups):
+            paths = batch["path"].to_pylist()
+            inside = [path >= rows.start and (rows.end is None or path < rows.end) for path in paths]
+            wanted = batch.filter(pa.array(inside))
+            if wanted.num_rows:
+                names.append(wanted.select(["path", "label"]))
+                scores.append(matrix(wanted["scaled_features"], N_FEATURES) @ components)
+                done.add(wanted.num_rows)
+        if not names:
+            return None
+        columns = pa.Table.from_batches(names)
+        order = np.argsort(np.array(columns["path"].to_pylist(), object), kind="stable")
+        columns = columns.take(order).combine_chunks()
+        arrays = fixed_length_arrays(np.concatenate(scores)[order])
+        with TableWriter(output, _PARTS_SCHEMA) as writer:
+            part = pa.table([columns["path"], columns["label"], arrays], schema=_PARTS_SCHEMA)
+            for block in part.to_batches(_ROWS_PER_BLOCK):
+                writer.write(block)
+        return writer.file
 
     return project
 
 
-def _blocks(parts: str) -> Iterator[pa.RecordBatch]:
-    return batches_of(parts, sorted(file_sizes(parts)), n_rows=_ROWS_PER_BLOCK)
+def _row_groups(groups: Mapping[str, Sequence[int]]) -> Iterator[pa.RecordBatch]:
+    for uri, numbers in groups.items():
+        with opened(uri) as file:
+            for number in numbers:
+                rows = file.read_row_group(number, ["path", "label", "scaled_features"], use_threads=False)
+                yield from rows.combine_chunks().to_batches()
 
 
 def _sampled(
@@ -124,15 +193,17 @@ def _sampled(
         yield block
 
 
-def _write_files(blocks: Iterator[pa.RecordBatch], output: str, layout: Layout) -> pa.Schema:
+def _write_files(blocks: Iterator[pa.RecordBatch], folder: str, layout: Layout) -> pa.Schema:
     """Write both files and return the schema of the Parquet file."""
     arranged = (_with_columns(block) if layout == "columns" else _with_list(block) for block in blocks)
     first = next(arranged)
     options = pyarrow.csv.WriteOptions(include_header=False)
     with (
-        fsspec.open(f"{output}/{CSV}", "wb") as csv_file,
-        fsspec.open(f"{output}/{PARQUET}", "wb") as parquet_file,
-        pyarrow.parquet.ParquetWriter(parquet_file, first.schema, use_dictionary=["label"]) as parquet_writer,
+        fsspec.open(f"{folder}/{CSV}", "wb") as csv_file,
+        fsspec.open(f"{folder}/{PARQUET}", "wb") as parquet_file,
+        pyarrow.parquet.ParquetWriter(
+            parquet_file, first.schema, use_dictionary=["label"], write_page_checksum=True
+        ) as parquet_writer,
     ):
         csv_file.write((",".join(first.schema.names) + "\n").encode())
         for block in itertools.chain([first], arranged):

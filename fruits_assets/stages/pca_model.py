@@ -7,16 +7,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.extractor import N_FEATURES
-from fruits_assets.stages import ml_models, scaled_features
+from fruits_assets.stages import ml_models
+from fruits_assets.stages.arrow import fixed_length_arrays
 from fruits_assets.stages.moments import Matrix, Moments, column_moments
+from fruits_assets.stages.parquet import write_rows
 from fruits_assets.stages.progress import progress
-from fruits_assets.stages.stage import StageInputError, StageResult
+from fruits_assets.stages.stage import StageInputError, StageResult, column_types
+from fruits_assets.stages.stored import ROWS, Output, Stored
 
 MODEL = "pca_model"
+SCHEMA = pa.schema(
+    [
+        ("component", pa.int32()),
+        ("explained_variance_ratio", pa.float64()),
+        ("loadings", pa.list_(pa.float64())),
+    ]
+)
 VARIANCE_LEVELS = (0.80, 0.90, 0.95, 0.99)
 
 
@@ -40,34 +51,39 @@ class Decomposition:
     explained_variance_ratio: Matrix
 
 
-def pca_model(spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params) -> StageResult:
-    """Fit and save a Spark ML PCAModel over the scaled features.
+def pca_model(
+    spark: SparkSession, inputs: Mapping[str, Stored], output: Output, params: Params
+) -> StageResult:
+    """Fit and save a Spark ML PCAModel over the scaled features, and its components as a table.
 
     Where the data spans fewer dimensions than asked for, the model has as many components as there are.
 
     Args:
-        inputs: `scaled_features`, its folder.
+        inputs: `scaled_features`.
 
     Raises:
         StageInputError: fewer than two images, or all images have the same features.
     """
-    uri = f"{inputs['scaled_features']}/{scaled_features.SCALED_FEATURES}"
-    n_images = spark.read.parquet(uri).count()
-    if n_images < 2:
-        raise StageInputError(f"{n_images} image(s) have no covariance: at least 2 needed.")
-    with progress(spark, "computing the covariance", n_images) as done:
-        moments = column_moments(spark, uri, "scaled_features", N_FEATURES, full=True, done=done)
+    table = inputs["scaled_features"].table
+    if table.n_rows < 2:
+        raise StageInputError(f"{table.n_rows} image(s) have no covariance: at least 2 needed.")
+    with progress(spark, "computing the covariance", table.n_rows) as done:
+        moments = column_moments(spark, table, "scaled_features", N_FEATURES, full=True, done=done)
     decomposition = decompose(moments)
     ratios = decomposition.explained_variance_ratio
     n_components = choose_n_components(ratios, params)
-    model = ml_models.pca_model(spark, decomposition.components[:, :n_components], ratios[:n_components])
-    model.save(f"{output}/{MODEL}")
+    components = decomposition.components[:, :n_components]
+    model = ml_models.pca_model(spark, components, ratios[:n_components])
+    model.save(f"{output.folder}/{MODEL}")
+    numbers = np.arange(1, n_components + 1, dtype=np.int32)
+    rows = pa.table([numbers, ratios[:n_components], fixed_length_arrays(components.T)], schema=SCHEMA)
     return StageResult(
         row_count=n_components,
-        schema={"pc": "matrix", "explainedVariance": "vector"},
+        schema=column_types(SCHEMA),
+        tables={ROWS: [write_rows(output, rows)]},
         metadata={
-            **describe_model(PCAModel.load(f"{output}/{MODEL}")),
-            "n_images": n_images,
+            **describe_model(PCAModel.load(f"{output.folder}/{MODEL}")),
+            "n_images": table.n_rows,
             "rank": len(ratios),
             "all_explained_variance_ratios": ratios.tolist(),
             "n_components_for": {f"{level:.0%}": components_for(ratios, level) for level in VARIANCE_LEVELS},

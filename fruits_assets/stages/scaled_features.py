@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +14,17 @@ from pyspark.ml.feature import StandardScalerModel
 from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.extractor import N_FEATURES
-from fruits_assets.stages import mobilenet_features
 from fruits_assets.stages.arrow import fixed_length_arrays, matrix
 from fruits_assets.stages.ml_models import standard_scaler_model
-from fruits_assets.stages.moments import column_moments
-from fruits_assets.stages.parquet import map_batches_to_rows, write_arrays
+from fruits_assets.stages.moments import Moments, column_moments, merge, moments_of_batches
+from fruits_assets.stages.parquet import TableWriter, batches_of, shares, spread
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
+from fruits_assets.stages.stored import ROWS, Output, Stored, StoredFile, StoredTable
 
-SCALED_FEATURES, SCALER = "scaled_features.parquet", "standard_scaler_model"
-SCALED_SCHEMA = "path string, label string, scaled_features array<float>"
+SCALER = "standard_scaler_model"
+SCHEMA = pa.schema([("path", pa.string()), ("label", pa.string()), ("scaled_features", pa.list_(pa.float32()))])
+_ROWS_PER_GROUP = 512
 
 
 @dataclass(frozen=True)
@@ -34,61 +36,66 @@ class Params:
 
 
 def scaled_features(
-    spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params
+    spark: SparkSession, inputs: Mapping[str, Stored], output: Output, params: Params
 ) -> StageResult:
-    """Write `scaled_features.parquet` and the StandardScalerModel that made it.
+    """Write path, label and scaled_features array<float>[1280], and the StandardScalerModel that made them.
 
     x becomes (x - mean) / std with n - 1 in the variance, and 0 for a constant feature, as Spark ML's
     StandardScaler has it.
 
     Args:
-        inputs: `mobilenet_features`, its folder.
+        inputs: `mobilenet_features`.
 
     Raises:
         StageInputError: fewer than two images.
     """
-    uri = f"{inputs['mobilenet_features']}/{mobilenet_features.FEATURES}"
-    n_images = spark.read.parquet(uri).count()
-    if n_images < 2:
-        raise StageInputError(f"{n_images} image(s) have no standard deviation: at least 2 needed.")
-    with progress(spark, "measuring features", n_images) as done:
-        moments = column_moments(spark, uri, "features", N_FEATURES, done=done)
+    table = inputs["mobilenet_features"].table
+    if table.n_rows < 2:
+        raise StageInputError(f"{table.n_rows} image(s) have no standard deviation: at least 2 needed.")
+    with progress(spark, "measuring features", table.n_rows) as done:
+        moments = column_moments(spark, table, "features", N_FEATURES, done=done)
     model = standard_scaler_model(spark, moments, params.with_mean, params.with_std)
-    model.save(f"{output}/{SCALER}")
-    with progress(spark, "scaling features", n_images) as done:
-        columns = ["path", "label", "features"]
-        scaled = map_batches_to_rows(spark, uri, columns, _scale(model, done), SCALED_SCHEMA)
-        write_arrays(scaled, f"{output}/{SCALED_FEATURES}")
+    model.save(f"{output.folder}/{SCALER}")
+    with progress(spark, "scaling features", table.n_rows) as done:
+        scale = _scaled(table.uri, output, model, done)
+        scaled = spread(spark, shares(spark, table)).map(scale).collect()
     return StageResult(
-        row_count=n_images,
-        schema=column_types(scaled),
-        metadata=describe_scaled(spark, f"{output}/{SCALED_FEATURES}"),
+        row_count=sum(file.n_rows for file, _ in scaled),
+        schema=column_types(SCHEMA),
+        tables={ROWS: [file for file, _ in scaled]},
+        metadata=describe_scaled(functools.reduce(merge, (moments for _, moments in scaled))),
     )
 
 
-def _scale(
-    model: StandardScalerModel, done: Accumulator[int]
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """(x - mean) * factor in float64, from column `features` to `scaled_features`."""
+def _scaled(
+    uri: str, output: Output, model: StandardScalerModel, done: Accumulator[int]
+) -> Callable[[Sequence[StoredFile]], tuple[StoredFile, Moments]]:
+    """Scale the files of a task, in float64, to one file; its moments are those of what is stored."""
     mean = model.mean.toArray() if model.getWithMean() else np.zeros(N_FEATURES)
     std = model.std.toArray() if model.getWithStd() else np.ones(N_FEATURES)
     factor = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
 
-    def scale(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            scaled = (matrix(batch["features"], N_FEATURES) - mean) * factor
-            yield pa.RecordBatch.from_arrays(
-                [batch["path"], batch["label"], fixed_length_arrays(scaled.astype(np.float32))],
-                ["path", "label", "scaled_features"],
-            )
-            done.add(batch.num_rows)
+    def scale(share: Sequence[StoredFile]) -> tuple[StoredFile, Moments]:
+        columns = ["path", "label", "features"]
+        with TableWriter(output, SCHEMA) as writer:
+            for batch in batches_of(StoredTable(uri, share).uris, columns, _ROWS_PER_GROUP):
+                scaled = ((matrix(batch["features"], N_FEATURES) - mean) * factor).astype(np.float32)
+                values = [batch["path"], batch["label"], fixed_length_arrays(scaled)]
+                writer.write(pa.RecordBatch.from_arrays(values, schema=SCHEMA))
+                done.add(batch.num_rows)
+        assert writer.file
+        return writer.file, moments_of_file(f"{output.asset}/{writer.file.path}")
 
     return scale
 
 
-def describe_scaled(spark: SparkSession, uri: str) -> dict[str, Any]:
+def moments_of_file(uri: str) -> Moments:
+    """Moments of the scaled features of a stored file."""
+    return moments_of_batches(batches_of([uri], ["scaled_features"]), "scaled_features", N_FEATURES)
+
+
+def describe_scaled(moments: Moments) -> dict[str, Any]:
     """How far a scaled table is from mean 0 and standard deviation 1; constant features count apart."""
-    moments = column_moments(spark, uri, "scaled_features", N_FEATURES)
     is_constant = moments.std == 0
     deviation = np.abs(moments.std[~is_constant] - 1)
     return {

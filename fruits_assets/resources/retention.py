@@ -1,0 +1,146 @@
+"""What of a lake may go: versions that are no longer kept, and what dead runs have left behind.
+
+A run that is under way holds a lock on `<root>/_running/<run id>`, which the operating system takes from it
+when it ends, however it ends. On an object store, where there are no locks, a run is taken for dead after two
+days.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from upath import UPath
+
+from fruits_assets.resources.published import LOG, Version, current_version, table_at, version_at
+from fruits_assets.stages.stored import ROWS, Output, StoredTable
+
+RUNNING = "_running"
+_DEAD_AFTER = timedelta(days=2)
+_LOG_ENTRY = re.compile(r"\d{20}\..*|_last_checkpoint")
+
+
+def is_local(path: UPath) -> bool:
+    """Whether it is on a file system of this machine."""
+    return path.protocol in ("", "file", "local")
+
+
+@contextlib.contextmanager
+def running(root: UPath, run_id: str) -> Iterator[None]:
+    """While this lasts, nobody takes what the run has written for left behind."""
+    marker = root / RUNNING / run_id
+    if not is_local(root):
+        marker.write_bytes(b"")
+        try:
+            yield
+        finally:
+            marker.unlink(missing_ok=True)
+        return
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    with open(marker.path, "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # the processes of one run share it
+        try:
+            yield
+        finally:
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(marker.path)
+
+
+def dead_runs(root: UPath) -> list[str]:
+    """Runs that have left their marker and are gone; the marker goes with this."""
+    dead = []
+    for marker in (root / RUNNING).iterdir() if (root / RUNNING).exists() else ():
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
+            if _is_dead(marker):
+                marker.unlink()
+                dead.append(marker.name)
+    return dead
+
+
+def _is_dead(marker: UPath) -> bool:
+    if not is_local(marker):
+        age = datetime.now(UTC) - datetime.fromtimestamp(marker.stat().st_mtime, UTC)
+        return age > _DEAD_AFTER
+    with open(marker.path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def remove_unkept(place: UPath, keep_versions: int, keep_for: timedelta, run_id: str = "") -> int:
+    """Remove from an asset's folder what no kept version has and no run that is under way; returns the bytes.
+
+    Kept are the last versions, and those that were current less than `keep_for` ago: somebody may
+    still be reading them.
+
+    Args:
+        run_id: the run that asks; what it is still writing elsewhere is not in its way.
+    """
+    kept = _kept(place, keep_versions, keep_for)
+    others = {marker.name for marker in (place.parent / RUNNING).glob("*")} - {run_id}
+    names = {version.name for version in kept}
+    n_bytes = 0
+    for table in {ROWS, *(name for version in kept for name in version.tables)}:
+        folder = UPath(Output(str(place), "").folder_of(table))
+        in_use = {file.path for version in kept for file in _table_of(version, table).files}
+        below = folder / "_versions" if table == ROWS else folder
+        for version in below.iterdir() if below.exists() else ():
+            name = version.name
+            if name == LOG or name in names or name.rsplit("-", 1)[0] in others:
+                continue
+            n_bytes += _remove_except(version, {path for path in in_use if f"/{name}/" in f"/{path}"}, folder)
+        if not others:
+            # A commit that was killed leaves its unfinished entry.
+            n_bytes += sum(
+                _removed(entry) for entry in (folder / LOG).iterdir() if not _LOG_ENTRY.match(entry.name)
+            )
+    if not others:
+        n_bytes += sum(_removed(entry) for entry in place.glob(".*"))
+    return n_bytes
+
+
+def _kept(place: UPath, keep_versions: int, keep_for: timedelta) -> list[Version]:
+    """The newest first."""
+    current = current_version(place)
+    if current is None:
+        return []
+    kept, superseded = [current], current.published_at
+    for number in range(current.number - 1, -1, -1):
+        is_young = datetime.now(UTC) - datetime.fromisoformat(superseded) < keep_for
+        if len(kept) >= keep_versions and not is_young:
+            break
+        if (version := version_at(place, number)) is not None:
+            kept.append(version)
+            superseded = version.published_at
+    return kept
+
+
+def _table_of(version: Version, table: str) -> StoredTable:
+    if table == ROWS:
+        return version.table
+    if table not in version.tables:
+        return StoredTable("", ())
+    return table_at(UPath(Output(version.uri, "").folder_of(table)), version.tables[table])
+
+
+def _remove_except(folder: UPath, kept: set[str], root: UPath) -> int:
+    """Remove a folder but for files of it, by their paths below `root`; returns the bytes."""
+    if not kept:
+        n_bytes = sum(folder.fs.du(folder.path, total=False).values())
+        folder.fs.rm(folder.path, recursive=True)
+        return n_bytes
+    files = {path: path.removeprefix(f"{root.path}/") for path in folder.fs.find(folder.path)}
+    return sum(_removed(UPath(path, fs=folder.fs)) for path, below in files.items() if below not in kept)
+
+
+def _removed(file: UPath) -> int:
+    n_bytes: int = file.stat().st_size
+    file.unlink()
+    return n_bytes

@@ -1,0 +1,142 @@
+"""What is in a source of images: every image file with its size and time, sorted, without opening any."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import fsspec
+
+from fruits_assets.stages.stage import StageInputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class ListedFile(NamedTuple):
+    """One image file of the source.
+
+    `path` is relative to the source, `modified` in microseconds since 1970 (UTC), `reason` says why the
+    file is not readable.
+    """
+
+    path: str
+    size_bytes: int
+    modified: int
+    reason: str | None = None
+
+
+def list_image_files(source: str) -> list[ListedFile]:
+    """All image files below a folder or s3:// prefix, sorted by path; hidden files are not images.
+
+    Raises:
+        StageInputError: there is no such folder or prefix.
+    """
+    filesystem, root = _existing(source)
+    listed = _local_files(root) if "file" in filesystem.protocol else _object_files(filesystem, root)
+    return sorted(listed, key=lambda file: file.path)
+
+
+def refuse_empty(source: str) -> None:
+    """Look for a single image file below the source, which is quick even where there are millions.
+
+    Raises:
+        StageInputError: there is no such folder or prefix, or no image in it.
+    """
+    filesystem, root = _existing(source)
+    for folder, _, names in filesystem.walk(root):
+        for name in names:
+            if _is_image_path(_relative(f"{folder}/{name}", root)):
+                return
+    # Links are followed by the full listing only.
+    if not list_image_files(source):
+        raise StageInputError(too_few(source, "no image file"))
+
+
+def too_few(source: str, found: str) -> str:
+    """Why a source does not do, and what would."""
+    return (
+        f"Image source '{source}': {found}, at least 2 needed. Put images ({' '.join(SUFFIXES)}) into "
+        "<source>/<label>/<file>, or set FRUITS_IMAGES to a folder that has them."
+    )
+
+
+def label_of(source: str, path: str) -> str:
+    """The name of the folder that holds the file; for a file right in the source, the source's own."""
+    return PurePosixPath(path).parent.name or PurePosixPath(source.rstrip("/")).name
+
+
+def listing_fingerprint(files: Iterable[ListedFile]) -> str:
+    """Changes when a file is added, removed, renamed or written to."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.path!r} {file.size_bytes} {file.modified}\n".encode())
+    return digest.hexdigest()
+
+
+def _existing(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    filesystem, root = fsspec.url_to_fs(source)
+    filesystem.invalidate_cache()  # s3fs remembers listings, and a sensor's process lives for days
+    if not filesystem.isdir(root):
+        raise StageInputError(
+            f"Image source '{source}': no such folder or prefix. Set FRUITS_IMAGES to one that holds "
+            "<label>/<file>."
+        )
+    return filesystem, root
+
+
+def _relative(name: str, root: str) -> str:
+    return name.removeprefix(root.rstrip("/")).lstrip("/")
+
+
+def _is_image_path(relative: str) -> bool:
+    path = PurePosixPath(relative)
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+
+
+def _local_files(root: str) -> Iterator[ListedFile]:
+    # fsspec neither follows links nor says which folders it could not open.
+    unlisted: list[OSError] = []
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=unlisted.append):
+        subfolders.sort()  # of several links to one folder, the same is followed everywhere
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:  # a link back up would go round for ever
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for name in names:
+            relative = os.path.relpath(os.path.join(folder, name), root)
+            if _is_image_path(relative):
+                yield _local_file(root, relative)
+    for error in unlisted:
+        relative = os.path.relpath(error.filename, root)
+        yield ListedFile(_printable(relative), 0, 0, f"folder cannot be listed: {error.strerror}")
+
+
+def _local_file(root: str, relative: str) -> ListedFile:
+    try:
+        status = os.stat(os.path.join(root, relative))
+    except OSError as error:
+        return ListedFile(_printable(relative), 0, 0, f"cannot be read: {error.strerror}")
+    reason = None
+    if not os.path.isfile(os.path.join(root, relative)):
+        reason = "not a regular file"  # opening a named pipe would wait for ever
+    elif _printable(relative) != relative:
+        reason = "file name is not valid UTF-8"
+    return ListedFile(_printable(relative), status.st_size, status.st_mtime_ns // 1000, reason)
+
+
+def _printable(path: str) -> str:
+    """The path itself, or with its undecodable bytes written as escapes."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _object_files(filesystem: fsspec.AbstractFileSystem, root: str) -> Iterator[ListedFile]:
+    for name, info in filesystem.find(root, detail=True).items():
+        relative = _relative(name, root)
+        if _is_image_path(relative):
+            modified = info.get("LastModified") or filesystem.modified(name)
+            yield ListedFile(relative, info["size"], int(modified.timestamp() * 1e6))

@@ -1,0 +1,79 @@
+"""Which task does what, planned from listings: what is unchanged stays, what is new becomes files of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark.sql import SparkSession
+
+from fruits_assets.stages.stored import StoredFile
+
+Item = TypeVar("Item")
+
+# The input under which a stage finds the version that it may take over from, if there is one.
+PREVIOUS = "previous"
+# The one under which it finds the version that it will replace, whether it may take over from that or not.
+LAST = "last"
+
+FILE_BYTES = 128 * 1024**2
+_TASKS_PER_CORE = 16
+# What an image costs that has hardly any bytes, in bytes: a tiny one is still inferred.
+_BYTES_PER_ITEM = 64 * 1024
+_MIN_TASK_BYTES = 2 * 1024**2
+# So many files of less than half the size do no harm; with more, they are put together.
+_SMALL_BYTES = FILE_BYTES // 2
+_MAX_SMALL_FILES = 256
+
+
+def cut(
+    items: Sequence[Item], size_bytes: Callable[[Item], int], n_cores: int
+) -> Iterator[Sequence[Item]]:
+    """Cut a sequence into contiguous parts, a task each.
+
+    Enough of them that all cores are busy to the end and progress is seen, each long enough to be worth its
+    start, and none larger than a file of a table should be.
+    """
+    weights = [size_bytes(item) + _BYTES_PER_ITEM for item in items]
+    target = min(max(sum(weights) // (n_cores * _TASKS_PER_CORE), _MIN_TASK_BYTES), FILE_BYTES)
+    start = weight = 0
+    for i, more in enumerate(weights):
+        if weight and weight + more > target:
+            yield items[start:i]
+            start, weight = i, 0
+        weight += more
+    if start < len(items):
+        yield items[start:]
+
+
+def kept_together(files: Iterable[StoredFile]) -> tuple[list[StoredFile], list[list[StoredFile]]]:
+    """Which files of a table stay as they are, and which are put together, a list for each new file.
+
+    Every run adds small files, and thousands of them would make everything that reads a table slow.
+    """
+    large = [file for file in files if file.size_bytes >= _SMALL_BYTES]
+    small = [file for file in files if file.size_bytes < _SMALL_BYTES]
+    if len(small) <= _MAX_SMALL_FILES:
+        return [*large, *small], []
+    groups: list[list[StoredFile]] = [[]]
+    for file in small:
+        if sum(member.size_bytes for member in groups[-1]) + file.size_bytes > FILE_BYTES:
+            groups.append([])
+        groups[-1].append(file)
+    return large, groups
+
+
+def row_keys(*columns: Iterable[str]) -> NDArray[np.uint64]:
+    """A number for each row of some columns of text: equal rows have equal ones, and others do not.
+
+    Of 64 bits: among ten million rows, two different ones share a number with a probability of 3 in a
+    million, and then a check fails.
+    """
+    digests = b"".join(
+        hashlib.blake2b("\0".join(row).encode(), digest_size=8).digest()
+        for row in zip(*columns, strict=True)
+    )
+    return np.frombuffer(digests, np.uint64)
