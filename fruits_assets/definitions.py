@@ -35,6 +35,8 @@ class Settings(BaseSettings):
 
     images: str = str(SAMPLE_IMAGES)
     lake: str = "lake"
+    lake_keep_versions: int = Lake.model_fields["keep_versions"].default
+    lake_keep_minutes: int = Lake.model_fields["keep_minutes"].default
     spark: Literal["local", "emr"] = "local"
     spark_master: str = LocalSpark.model_fields["master"].default
     weights: str = ""
@@ -94,10 +96,19 @@ def resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:
     """What the assets get, by the names under which they ask for it."""
     return {
         "images": ImageSource(uri=settings.images),
-        "lake": Lake(root=settings.lake),
+        "lake": lake(settings),
         "spark": spark_runner(settings),
         "weights": MobileNetWeights(source=settings.weights_source),
     }
+
+
+def lake(settings: Settings) -> Lake:
+    """The lake of FRUITS_LAKE."""
+    return Lake(
+        root=settings.lake,
+        keep_versions=settings.lake_keep_versions,
+        keep_minutes=settings.lake_keep_minutes,
+    )
 
 
 def spark_runner(settings: Settings) -> SparkRunner:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
-from fruits_assets.resources.lake import Lake, derived_data_version
-from fruits_assets.resources.published import LakeError, Version
+from fruits_assets.resources.files import LakeError
+from fruits_assets.resources.lake import Lake
+from fruits_assets.resources.published import Version, derived_data_version
 from fruits_assets.resources.spark import SparkRunner
 
 if TYPE_CHECKING:
@@ -114,9 +115,11 @@ def run_and_publish(
         version, facts = found
         context.log.info(f"{asset}: nothing has changed since version {version.number}, which stays")
         lake.expose(version, stable_files)
-        return Published(version, False, facts, audited(context, checks(facts)), table_metadata(version, table))
+        return Published(
+            version, False, facts, audited(context, checks(facts)), table_metadata(version, table)
+        )
     for used in inputs.values():
-        refuse_damaged(lake, used)
+        refuse_damaged(used)
     stored = {name: used.stored for name, used in {**inputs, **beside}.items() if used}
     with lake.new_version(asset, version_name(context)) as output:
         result = spark.run(context, stage, stored, output, params)
@@ -152,7 +155,7 @@ def audited(
         return checks
     for check in checks:
         step = context.op_execution_context.get_step_execution_context()
-        context.log_event(check.to_asset_check_evaluation(step, check.check_name))
+        context.log_event(check.to_asset_check_evaluation(step))
     raise dg.Failure(
         f"{context.asset_key.to_user_string()} is not published, what was current stays so: "
         + "; ".join(map(_in_words, refused)),
@@ -165,16 +168,16 @@ def _in_words(check: dg.AssetCheckResult) -> str:
     return f"{check.check_name} ({numbers})"
 
 
-def refuse_damaged(lake: Lake, version: Version) -> None:
+def refuse_damaged(version: Version) -> None:
     """Raise before a stage would fail over it.
 
     Raises:
         LakeError: names the asset that has to be materialized again.
     """
-    if not lake.is_intact(version):
+    if not version.is_intact():
         raise LakeError(
             f"Version {version.number} of {version.asset} in '{version.uri}' is damaged: a file of it is "
-            f"missing or is not what was written. Materialize {version.asset} again; it makes anew what is damaged."
+            f"missing or is not what was written. Materialize {version.asset} again, which makes it anew."
         )
 
 

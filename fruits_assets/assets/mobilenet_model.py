@@ -19,8 +19,9 @@ from fruits_assets.assets.materialization import (
     table_metadata,
     version_name,
 )
-from fruits_assets.resources.lake import Lake, derived_data_version
-from fruits_assets.resources.published import Version
+from fruits_assets.resources.lake import Lake
+from fruits_assets.resources.published import Version, derived_data_version
+from fruits_assets.resources.scratch import scratch_folder
 from fruits_assets.resources.weights import MobileNetWeights
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def mobilenet_model(
         context.log.info(f"mobilenet_model: of these weights it is there already, version {version.number}")
         return materialization(version, report, reused=True, passed=audited(context, checks(report)))
     with (
-        tempfile.TemporaryDirectory() as scratch,
+        tempfile.TemporaryDirectory(dir=scratch_folder()) as scratch,
         lake.new_version("mobilenet_model", version_name(context)) as output,
     ):
         made = Path(scratch)

@@ -10,10 +10,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,17 +24,18 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 from upath import UPath
 
+from fruits_assets.resources.files import LakeError, is_local, link, refuse_unwritable, write_synced
 from fruits_assets.resources.published import (
     ConflictError,
-    LakeError,
     Version,
     commit,
     current_version,
     next_number,
+    other_files,
     record_of,
     version_at,
 )
-from fruits_assets.resources.retention import dead_runs, is_local, remove_unkept, running
+from fruits_assets.resources.retention import dead_runs, remove_unkept, running
 from fruits_assets.stages.stored import Output, StoredTable
 
 if TYPE_CHECKING:
@@ -47,8 +46,6 @@ _LATEST = "_latest"
 _SMALL = (bool, int, float, str, type(None))  # what of a stage's facts goes into the log
 _LIBRARIES = ("dagster", "pyspark", "numpy", "pyarrow", "pillow", "ai-edge-litert")
 _DECISIVE_LIBRARIES = ("pillow", "ai-edge-litert")
-_PROBE_BYTES = 1024**2
-_MAX_DIGESTED_BYTES = 64 * 1024**2
 
 
 class Lake(dg.ConfigurableResource):
@@ -70,7 +67,7 @@ class Lake(dg.ConfigurableResource):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Lake]:
         """Refuse a place that cannot be written to, then pin what is current for the run."""
-        self._refuse_unwritable()
+        refuse_unwritable(self._root)
         run_id = context.run_id or uuid.uuid4().hex
         with running(self._root, run_id):
             self._report_dead_runs(context)
@@ -81,25 +78,10 @@ class Lake(dg.ConfigurableResource):
             finally:
                 self._pinned = None
 
-    def _refuse_unwritable(self) -> None:
-        probe = self._root / f".writable-{uuid.uuid4().hex}"
-        try:
-            if is_local(self._root):
-                self._root.mkdir(parents=True, exist_ok=True)
-            try:
-                _write_whole(probe, bytes(_PROBE_BYTES))
-            finally:
-                probe.unlink(missing_ok=True)
-        except Exception as error:  # fsspec's file systems share no class of errors
-            raise LakeError(
-                f"The lake '{self.root}' cannot be written to: {error}. Set FRUITS_LAKE to a folder or "
-                "s3:// prefix that can, free space there, or give this user the right to write there."
-            ) from error
-
     def _report_dead_runs(self, context: dg.InitResourceContext) -> None:
         for run_id in dead_runs(self._root):
             run = context.instance.get_run_by_id(run_id) if context.instance else None
-            if run and not run.is_finished:
+            if context.instance and run and not run.is_finished:
                 context.instance.report_run_failed(run, "The process of this run has died.")
 
     @property
@@ -137,7 +119,7 @@ class Lake(dg.ConfigurableResource):
             LakeError: it is no longer kept.
         """
         version = version_at(self.place(asset), number)
-        if version is None or not self.is_intact(version):
+        if version is None or not version.is_intact():
             raise LakeError(f"The lake '{self.root}' no longer has version {number} of {asset}.")
         return version
 
@@ -160,34 +142,16 @@ class Lake(dg.ConfigurableResource):
     def unchanged(
         self, asset: str, code_version: str, inputs: Mapping[str, Version], params: Mapping[str, Any]
     ) -> tuple[Version, dict[str, Any]] | None:
-        """The published version and its facts, if nothing that it follows from has changed, and it is whole."""
+        """The published version and its facts, if it is whole and nothing it follows from has changed."""
         version = self.reusable(asset, code_version, **params)
         if (
             version is None
             or version.inputs != {name: used.number for name, used in inputs.items()}
             or version.libraries != _versions_of_libraries()
-            or not self.is_intact(version)
+            or not version.is_intact()
         ):
             return None
         return version, json.loads((UPath(version.folder) / _FACTS).read_text(encoding="utf-8"))
-
-    def is_intact(self, version: Version) -> bool:
-        """Whether its files are there, of the right size, and those of models are what was written.
-
-        What is in the files of rows is compared with its checksums when it is read; a file that was
-        found damaged then has a mark beside it.
-        """
-        place, folder = UPath(version.uri), UPath(version.folder)
-        sizes = place.fs.find(place.path, detail=True)
-        rows = all(
-            sizes.get(f"{place.path}/{file.path}", {}).get("size") == file.size_bytes
-            and f"{place.path}/{file.path}.damaged" not in sizes
-            for file in version.table.files
-        )
-        return rows and all(
-            (folder / name).exists() and _digest(folder / name) == digest
-            for name, digest in version.other_files.items()
-        )
 
     @contextmanager
     def new_version(self, asset: str, name: str) -> Iterator[Output]:
@@ -236,7 +200,7 @@ class Lake(dg.ConfigurableResource):
         """
         place = self.place(asset)
         rows, *others = sorted(result.tables.items())
-        _write_whole(UPath(output.folder) / _FACTS, json.dumps(dict(result.metadata)).encode())
+        write_synced(UPath(output.folder) / _FACTS, json.dumps(dict(result.metadata)).encode())
         version = Version(
             asset=asset,
             name=output.version,
@@ -251,7 +215,7 @@ class Lake(dg.ConfigurableResource):
             params=params,
             facts={name: fact for name, fact in result.metadata.items() if isinstance(fact, _SMALL)},
             libraries=_versions_of_libraries(),
-            other_files=_other_files(UPath(output.folder), {file.path for file in rows[1]}),
+            other_files=other_files(output, {file.path for file in rows[1]}),
             published_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         before, other = self.find(asset), current_version(place)
@@ -282,70 +246,10 @@ class Lake(dg.ConfigurableResource):
                 place.fs.copy(f"{UPath(version.folder).path}/{name}", f"{place.path}/{name}")
         elif stable_files:
             # One link leads to the version, and changing that changes all files at once.
-            _link(place / _LATEST, os.path.relpath(UPath(version.folder).path, place.path))
+            link(place / _LATEST, os.path.relpath(UPath(version.folder).path, place.path))
             for name in stable_files:
-                _link(place / name, f"{_LATEST}/{name}")
-
-
-def derived_data_version(
-    code_version: str, inputs: Mapping[str, Version], identity: Mapping[str, Any]
-) -> str:
-    """The data version of what follows from inputs, code and `identity` alone.
-
-    Sums of floating-point numbers may differ in the last bit from run to run: a digest of the bytes
-    would call the same data new.
-    """
-    origin = {
-        "code_version": code_version,
-        "inputs": {name: used.data_version for name, used in sorted(inputs.items())},
-        "identity": dict(identity),
-    }
-    return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
+                link(place / name, f"{_LATEST}/{name}")
 
 
 def _versions_of_libraries() -> dict[str, str]:
     return {name: metadata.version(name) for name in _LIBRARIES}
-
-
-def _other_files(folder: UPath, rows: set[str]) -> dict[str, str]:
-    """The digests of what a version's folder has besides the files of its rows; stray ones of these go."""
-    digests = {}
-    for path in folder.fs.find(folder.path):
-        name = path.removeprefix(f"{folder.path}/")
-        if f"_versions/{folder.name}/{name}" in rows:
-            continue
-        if "/" not in name and name.endswith(".parquet"):
-            folder.fs.rm(path)  # of an attempt of a task that failed
-        else:
-            digests[name] = _digest(folder / name)
-    return digests
-
-
-def _digest(file: UPath) -> str:
-    """Size and SHA-256; of a file that is too large to be read for this, its size."""
-    size = file.stat().st_size
-    if size > _MAX_DIGESTED_BYTES:
-        return str(size)
-    return f"{size} {hashlib.sha256(file.read_bytes()).hexdigest()}"
-
-
-def _write_whole(target: UPath, content: bytes) -> None:
-    """Write a file so that it is on the disk, as a whole, or an error is raised."""
-    if not is_local(target):
-        target.write_bytes(content)
-        return
-    with open(target.path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _link(link: UPath, target: str) -> None:
-    """Make a link lead there, in one step; what stands in its place, such as a copy of what it led to, goes."""
-    if os.path.islink(link.path) and os.readlink(link.path) == target:
-        return
-    temporary = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
-    os.symlink(target, temporary.path)
-    if os.path.isdir(link.path) and not os.path.islink(link.path):
-        shutil.rmtree(link.path)
-    os.replace(temporary.path, link.path)

@@ -7,6 +7,7 @@ whole or is not, and of two that follow the same version one fails.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -15,14 +16,11 @@ from typing import Any
 
 from upath import UPath
 
-from fruits_assets.stages.stored import ROWS, Output, Stored, StoredFile, StoredTable
+from fruits_assets.resources.files import LakeError, digest
+from fruits_assets.stages.stored import DAMAGED, ROWS, Output, Stored, StoredFile, StoredTable
 
 LOG = "_delta_log"
 _RECORD = "fruits_assets"  # the key in a commit's metadata
-
-
-class LakeError(RuntimeError):
-    """The lake cannot be used as asked; the message names the place and the fix."""
 
 
 class ConflictError(LakeError):
@@ -64,6 +62,24 @@ class Version:
     def stored(self) -> Stored:
         """As stages get it."""
         return Stored(self.table, self.folder)
+
+    def is_intact(self) -> bool:
+        """Whether its files are there, of the right size, and those of models are what was written.
+
+        What is in the files of rows is compared with its checksums when it is read; a file that was
+        found damaged then has a mark beside it.
+        """
+        place, folder = UPath(self.uri), UPath(self.folder)
+        found = place.fs.find(place.path, detail=True)
+        rows = all(
+            found.get(f"{place.path}/{file.path}", {}).get("size") == file.size_bytes
+            and f"{place.path}/{file.path}{DAMAGED}" not in found
+            for file in self.table.files
+        )
+        return rows and all(
+            (folder / name).exists() and digest(folder / name) == written
+            for name, written in self.other_files.items()
+        )
 
     @property
     def run_id(self) -> str:
@@ -188,6 +204,36 @@ def commit(folder: UPath, files: Sequence[StoredFile], record: Mapping[str, Any]
     return number
 
 
+def derived_data_version(
+    code_version: str, inputs: Mapping[str, Version], identity: Mapping[str, Any]
+) -> str:
+    """The data version of what follows from inputs, code and `identity` alone.
+
+    Sums of floating-point numbers may differ in the last bit from run to run: a digest of the bytes
+    would call the same data new.
+    """
+    origin = {
+        "code_version": code_version,
+        "inputs": {name: used.data_version for name, used in sorted(inputs.items())},
+        "identity": dict(identity),
+    }
+    return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
+
+
+def other_files(output: Output, rows: set[str]) -> dict[str, str]:
+    """The digests of what a version's folder has besides the files of its rows; stray ones of these go."""
+    folder, digests = UPath(output.folder), {}
+    for path in folder.fs.find(folder.path):
+        name = path.removeprefix(f"{folder.path}/")
+        if f"{output.inside(ROWS)}/{name}" in rows:
+            continue
+        if "/" not in name and name.endswith(".parquet"):
+            folder.fs.rm(path)  # of an attempt of a task that failed
+        else:
+            digests[name] = digest(folder / name)
+    return digests
+
+
 def record_of(version: Version) -> dict[str, Any]:
     """What goes into the commit of a version."""
     return {name: value for name, value in asdict(version).items() if name in _RECORDED}
@@ -247,5 +293,3 @@ def _arrow_schema(uri: UPath) -> Any:
 
     with uri.open("rb") as file:
         return pq.read_schema(file)
-
-

@@ -8,25 +8,21 @@ days.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from upath import UPath
 
+from fruits_assets.resources.files import is_local
+from fruits_assets.resources.locks import held, is_held
 from fruits_assets.resources.published import LOG, Version, current_version, table_at, version_at
 from fruits_assets.stages.stored import ROWS, Output, StoredTable
 
 RUNNING = "_running"
 _DEAD_AFTER = timedelta(days=2)
 _LOG_ENTRY = re.compile(r"\d{20}\..*|_last_checkpoint")
-
-
-def is_local(path: UPath) -> bool:
-    """Whether it is on a file system of this machine."""
-    return path.protocol in ("", "file", "local")
 
 
 @contextlib.contextmanager
@@ -40,15 +36,8 @@ def running(root: UPath, run_id: str) -> Iterator[None]:
         finally:
             marker.unlink(missing_ok=True)
         return
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    with open(marker.path, "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # the processes of one run share it
-        try:
-            yield
-        finally:
-            with contextlib.suppress(BlockingIOError, FileNotFoundError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(marker.path)
+    with held(Path(marker.path)):
+        yield
 
 
 def dead_runs(root: UPath) -> list[str]:
@@ -66,12 +55,7 @@ def _is_dead(marker: UPath) -> bool:
     if not is_local(marker):
         age = datetime.now(UTC) - datetime.fromtimestamp(marker.stat().st_mtime, UTC)
         return age > _DEAD_AFTER
-    with open(marker.path, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+    return not is_held(Path(marker.path))
 
 
 def remove_unkept(place: UPath, keep_versions: int, keep_for: timedelta, run_id: str = "") -> int:
@@ -133,7 +117,7 @@ def _table_of(version: Version, table: str) -> StoredTable:
 def _remove_except(folder: UPath, kept: set[str], root: UPath) -> int:
     """Remove a folder but for files of it, by their paths below `root`; returns the bytes."""
     if not kept:
-        n_bytes = sum(folder.fs.du(folder.path, total=False).values())
+        n_bytes: int = folder.fs.du(folder.path)
         folder.fs.rm(folder.path, recursive=True)
         return n_bytes
     files = {path: path.removeprefix(f"{root.path}/") for path in folder.fs.find(folder.path)}

@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 from pydantic import Field
 
+from fruits_assets.resources.scratch import scratch_folder
+from fruits_assets.resources.spark_failures import explained
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -130,9 +133,11 @@ class LocalSpark(SparkRunner):
         with _stage_log_to(context.log):
             try:
                 result = stage(spark, inputs, output, params)
-            except BaseException:
-                # A cancelled run must not leave its tasks on the cores.
-                spark.sparkContext.cancelJobGroup(context.run_id)
+            except BaseException as error:
+                _cancel(spark, context.run_id)
+                places = f"{output.asset} and {scratch_folder()}"
+                if isinstance(error, Exception) and (failure := explained(error, spark, places)):
+                    raise failure from error
                 raise
         context.log.info(f"{stage.__name__} took {time.monotonic() - started:.1f} s")
         return result
@@ -195,6 +200,7 @@ class LocalSpark(SparkRunner):
         one_machine = {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
+            "spark.local.dir": str(scratch_folder()),
         }
         return {
             **(one_machine if self.master.startswith("local") else {}),
@@ -203,10 +209,14 @@ class LocalSpark(SparkRunner):
             "spark.driver.memory": self.driver_memory,
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
-            "spark.driver.extraJavaOptions": " ".join(_JAVA_OPTIONS),
+            "spark.driver.extraJavaOptions": " ".join(
+                [*_JAVA_OPTIONS, f"-Djava.io.tmpdir={scratch_folder()}"]
+            ),
             # A sort takes memory by the page. Spark would make one of 64 MB out of a heap of this size.
             "spark.buffer.pageSize": "16m",
             "spark.sql.session.timeZone": "UTC",
+            # What Spark itself reads, models that is, is compared with its checksums.
+            "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
             # Where the workers find this package when it is not installed but the current folder.
             "spark.executorEnv.PYTHONPATH": os.pathsep.join(
                 [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -221,6 +231,16 @@ class LocalSpark(SparkRunner):
                 "Set FRUITS_LAKE to a folder (images may stay on S3), or give the resource's "
                 "spark_conf spark.jars.packages with hadoop-aws and spark.hadoop.fs.s3.impl."
             )
+
+
+def _cancel(spark: SparkSession, group: str) -> None:
+    """Take the tasks of a run that was cancelled or has failed off the cores."""
+    context: Any = spark.sparkContext
+    with suppress(AttributeError):
+        # An interrupted call still has its answer to come, which the next one would take for its own.
+        del context._gateway._gateway_client.thread_connection.connection
+    with suppress(Exception):  # the cause is on its way already, and a dead JVM has no tasks
+        context.cancelJobGroup(group)
 
 
 @contextmanager

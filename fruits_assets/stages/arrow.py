@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 # Arrow's own allocator keeps much of what a task once needed; this one gives it back. In workers, too.
 pa.set_memory_pool(pa.system_memory_pool())
 
+
 def matrix(column: pa.Array, n_columns: int) -> NDArray[np.float64]:
     """A column of arrays of equal length as a (n_rows, n_columns) matrix.
 

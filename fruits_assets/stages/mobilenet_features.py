@@ -48,7 +48,9 @@ SCHEMA = pa.schema(
 _IDENTITY = ["path", "label", "sha256"]
 # Rows of a table by where they are: `place` is the number of the file times 2^32, plus that of the row.
 _ROW_BITS = 32
-_PLACED = pa.schema([*((name, pa.string()) for name in _IDENTITY), ("bytes", pa.int64()), ("place", pa.int64())])
+_PLACED = pa.schema(
+    [*((name, pa.string()) for name in _IDENTITY), ("bytes", pa.int64()), ("place", pa.int64())]
+)
 _ROW_BYTES = 4 * N_FEATURES
 
 
@@ -70,7 +72,7 @@ class Task:
 
     images: Sequence[tuple[str, Sequence[int]]] = ()
     copied: Sequence[tuple[str, Sequence[int]]] = ()
-    copied_for: Sequence[tuple[str, str, str]] = ()
+    copied_for: Sequence[Sequence[str]] = ()
     kept: StoredFile | None = None
 
 
@@ -156,7 +158,9 @@ def planned(previous: StoredTable, images: StoredTable, n_cores: int) -> Plan:
     # A file of features stays if there is an image for each of its rows.
     matching = stored.join(wanted.select(_IDENTITY), _IDENTITY, join_type="left semi")
     n_matching = np.bincount(_files_of(matching), minlength=len(previous.files))
-    kept, _ = kept_together([previous.files[i] for i in readable if n_matching[i] == previous.files[i].n_rows])
+    kept, _ = kept_together(
+        [previous.files[i] for i in readable if n_matching[i] == previous.files[i].n_rows]
+    )
     is_kept = np.isin(_files_of(stored), [i for i in readable if previous.files[i] in kept])
     rest = wanted.join(stored.filter(pa.array(is_kept)).select(_IDENTITY), _IDENTITY, join_type="left anti")
     sources = stored.group_by("sha256").aggregate([("place", "min")])
@@ -189,7 +193,9 @@ def _rows(table: StoredTable, number: int) -> pa.Table:
     uri = f"{table.uri}/{table.files[number].path}"
     refuse_damaged(uri)
     with opened(uri) as file:
-        rows = file.read([name for name in _PLACED.names if name in file.schema_arrow.names], use_threads=False)
+        rows = file.read(
+            [name for name in _PLACED.names if name in file.schema_arrow.names], use_threads=False
+        )
     places = (number << _ROW_BITS) + np.arange(rows.num_rows)
     sizes = rows["bytes"] if "bytes" in rows.column_names else pa.nulls(rows.num_rows, pa.int64())
     return pa.table([*(rows[name] for name in _IDENTITY), sizes, places], schema=_PLACED)
@@ -202,7 +208,7 @@ def _readable(table: StoredTable) -> tuple[list[int], pa.Table]:
         try:
             parts.append(_rows(table, number))
         except DamagedFileError as error:
-            logger.warning(f"{error}. Its features are computed again.")
+            logger.warning(f"{error} Its features are computed.")
         else:
             readable.append(number)
     return readable, pa.concat_tables(parts)

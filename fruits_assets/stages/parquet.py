@@ -12,8 +12,9 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from fruits_assets.stages.stage import StageInputError
-from fruits_assets.stages.stored import ROWS, Output, StoredFile, StoredTable
+from fruits_assets.stages.stored import DAMAGED, ROWS, Output, StoredFile, StoredTable
 
 if TYPE_CHECKING:
     from pyspark import RDD
@@ -25,12 +26,15 @@ Found = TypeVar("Found")
 ROWS_PER_BATCH = 2048
 _BYTES_PER_TASK = 128 * 1024**2
 _READ_BUFFER_BYTES = 1024**2  # read as it is decoded, not a whole row group at once
-_DAMAGED = ".damaged"  # beside a file of which that is known
 _COMPRESSED = ("content", "thumbnail")  # pictures
 
 
 class DamagedFileError(StageInputError):
-    """A file of a table is missing or not what was written; the message names it."""
+    """A file of a table is missing or not what was written; the message names it, and what to do."""
+
+    def __init__(self, uri: str, fault: str) -> None:
+        asset = uri.rsplit("/_versions/", 1)[0].rsplit("/", 1)[-1]
+        super().__init__(f"'{uri}' {fault}. Materialize {asset} again, which makes anew what was in it.")
 
 
 @contextmanager
@@ -49,20 +53,20 @@ def opened(uri: str) -> Iterator[pq.ParquetFile]:
                 file, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
             )
     except FileNotFoundError as error:
-        raise DamagedFileError(f"'{uri}' is missing") from error
+        raise DamagedFileError(uri, "is missing") from error
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk or the network, not the file
         with suppress(OSError):
-            filesystem.pipe_file(path + _DAMAGED, b"")
-        raise DamagedFileError(f"'{uri}' is damaged ({error})") from error
+            filesystem.pipe_file(path + DAMAGED, b"")
+        raise DamagedFileError(uri, f"is damaged ({error})") from error
 
 
 def refuse_damaged(uri: str) -> None:
     """Raise for a file that somebody has found damaged."""
     filesystem, path = fsspec.url_to_fs(uri)
-    if filesystem.exists(path + _DAMAGED):
-        raise DamagedFileError(f"'{uri}' is damaged")
+    if filesystem.exists(path + DAMAGED):
+        raise DamagedFileError(uri, "is damaged")
 
 
 def batches_of(

@@ -90,7 +90,9 @@ def pca_features_csv(
     for part in parts:
         filesystem.rm(f"{folder}/{part.path.rsplit('/', 1)[1]}")
     file = StoredFile(
-        f"{output.inside(ROWS)}/{PARQUET}", filesystem.size(f"{folder}/{PARQUET}"), sum(part.n_rows for part in parts)
+        f"{output.inside(ROWS)}/{PARQUET}",
+        filesystem.size(f"{folder}/{PARQUET}"),
+        sum(part.n_rows for part in parts),
     )
     return StageResult(
         row_count=file.n_rows,

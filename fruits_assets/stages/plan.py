@@ -1,4 +1,4 @@
-"""Which task does what, planned from listings: what is unchanged stays, what is new becomes files of its own."""
+"""Which task does what: what is unchanged stays where it is, what is new becomes files of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pyspark.sql import SparkSession
 
 from fruits_assets.stages.stored import StoredFile
 
@@ -29,9 +28,7 @@ _SMALL_BYTES = FILE_BYTES // 2
 _MAX_SMALL_FILES = 256
 
 
-def cut(
-    items: Sequence[Item], size_bytes: Callable[[Item], int], n_cores: int
-) -> Iterator[Sequence[Item]]:
+def cut(items: Sequence[Item], size_bytes: Callable[[Item], int], n_cores: int) -> Iterator[Sequence[Item]]:
     """Cut a sequence into contiguous parts, a task each.
 
     Enough of them that all cores are busy to the end and progress is seen, each long enough to be worth its
@@ -73,7 +70,6 @@ def row_keys(*columns: Iterable[str]) -> NDArray[np.uint64]:
     million, and then a check fails.
     """
     digests = b"".join(
-        hashlib.blake2b("\0".join(row).encode(), digest_size=8).digest()
-        for row in zip(*columns, strict=True)
+        hashlib.blake2b("\0".join(row).encode(), digest_size=8).digest() for row in zip(*columns, strict=True)
     )
     return np.frombuffer(digests, np.uint64)

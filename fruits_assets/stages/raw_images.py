@@ -158,7 +158,7 @@ def planned(previous: StoredTable, listing: Sequence[ListedFile], n_cores: int) 
         try:
             paths, stamps = _paths_and_stamps(previous, file)
         except DamagedFileError as error:
-            logger.warning(f"{error}. Its images are read again from the source.")
+            logger.warning(f"{error} Its images are read from the source.")
             continue
         unchanged = [
             i for i, (path, stamp) in enumerate(zip(paths, stamps, strict=True)) if listed.get(path) == stamp

@@ -23,7 +23,9 @@ from fruits_assets.stages.stage import StageInputError, StageResult, column_type
 from fruits_assets.stages.stored import ROWS, Output, Stored, StoredFile, StoredTable
 
 SCALER = "standard_scaler_model"
-SCHEMA = pa.schema([("path", pa.string()), ("label", pa.string()), ("scaled_features", pa.list_(pa.float32()))])
+SCHEMA = pa.schema(
+    [("path", pa.string()), ("label", pa.string()), ("scaled_features", pa.list_(pa.float32()))]
+)
 _ROWS_PER_GROUP = 512
 
 

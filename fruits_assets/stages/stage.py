@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # The one logger of all stages: whoever runs a stage decides where its lines go.
 logger = logging.getLogger("fruits_assets.stages")
 
+
 class StageInputError(ValueError):
     """The input cannot be worked on; the message names the place and the fix."""
 

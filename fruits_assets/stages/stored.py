@@ -8,6 +8,8 @@ from typing import Any, Self
 
 # The table of an asset that is its rows; others are beside it, such as a quarantine.
 ROWS = ""
+# The suffix of a mark beside a file that was found damaged.
+DAMAGED = ".damaged"
 
 
 @dataclass(frozen=True, order=True)

@@ -1,0 +1,39 @@
+"""Where this process keeps temporary files: gone with it, and if it is killed, with the next one."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from fruits_assets.resources.locks import held, is_held
+
+_PREFIX = f"fruits_assets-{os.getuid()}-"
+_MARK = "in_use"
+_STARTS_WITHIN_S = 60.0  # a folder is made a moment before it is marked
+
+
+@functools.cache
+def scratch_folder() -> Path:
+    """A folder below the system's temporary one (TMPDIR); those of dead processes are removed first."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if not is_held(folder / _MARK) and _is_old_or_marked(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    marked = ExitStack()
+    marked.enter_context(held(folder / _MARK))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(marked.close)
+    return folder
+
+
+def _is_old_or_marked(folder: Path) -> bool:
+    try:
+        return (folder / _MARK).exists() or time.time() - folder.stat().st_mtime > _STARTS_WITHIN_S
+    except FileNotFoundError:
+        return False
