@@ -12,7 +12,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 # `dagster job execute` announces its successor, which needs one more package, at every call.
 export PYTHONWARNINGS := ignore
 
-.PHONY: run test test-emr test-others ui lint format clean
+.PHONY: run test test-emr test-others ui erase lint format clean
 
 run: $(VENV)/run java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
 	$(BIN)/dagster job execute -m fruits_assets.definitions -j fruits_pipeline $(if $(CONFIG),-c $(CONFIG))
@@ -31,6 +31,9 @@ test-others: $(VENV)/dev java ## all but those of Amazon EMR
 
 ui: $(VENV)/run java ## the Dagster UI on http://127.0.0.1:3000
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000
+
+erase: $(VENV)/run ## erase PHOTO=<path below the source> from all versions of everything in the lake
+	@$(BIN)/python -m fruits_assets.erase $(if $(PHOTO),'$(PHOTO)',--help)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check

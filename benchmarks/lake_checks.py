@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ RAW, MODEL, FEATURES, SCALED, PCA, RESULTS = (
     "pca_features_csv",
 )
 ASSETS = (RAW, MODEL, FEATURES, SCALED, PCA, RESULTS)
-LOG, VERSIONS, RUNNING, QUARANTINE = "_delta_log", "_versions", "_running", "quarantine"
+LOG, VERSIONS, RUNNING = "_delta_log", "_versions", "_running"
 CSV, PARQUET = "results.csv", "results.parquet"
 
 # An asset, the input whose images it has, one row each, and the columns by which these are told apart.
@@ -94,7 +95,7 @@ class Published:
 class Findings:
     """About one state of a lake.
 
-    `torn` and `left_behind` say what is wrong, `behind` that the results are those of the version before the
+    `torn` says what is wrong, `behind` that the results are those of the version before the
     current one, `unverifiable` counts versions whose inputs are no longer kept.
     """
 
@@ -168,20 +169,13 @@ def check(lake: Path) -> Findings:
     return findings
 
 
-class _noted:  # noqa: N801 - reads as a function
+@contextmanager
+def _noted(findings: Findings) -> Iterator[None]:
     """Note what is torn and go on with the next check."""
-
-    def __init__(self, findings: Findings) -> None:
-        self._findings = findings
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if isinstance(error, TornError):
-            self._findings.torn.append(str(error))
-            return True
-        return False
+    try:
+        yield
+    except TornError as error:
+        findings.torn.append(str(error))
 
 
 def _check_version(lake: Path, asset: str) -> None:
@@ -333,8 +327,8 @@ def _kept_files(lake: Path, asset: str, keep_versions: int) -> Iterator[Path]:
         yield from (version.folder / path for path, _, _ in version.files)
         yield from (version.version_folder / name for name in version.record["other_files"])
         for table, of_table in version.record["tables"].items():
-            beside = published(lake, f"{asset}/_{table}", of_table)
-            yield from (beside.folder / path for path, _, _ in (beside.files if beside else ()))
+            if beside := published(lake, f"{asset}/_{table}", of_table):
+                yield from (beside.folder / path for path, _, _ in beside.files)
     if asset == RESULTS:
         yield from (lake / asset / name for name in _LINKS)
 

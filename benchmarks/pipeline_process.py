@@ -15,6 +15,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 KEEP_VERSIONS = 3
+COMMAND = [sys.executable, *"-m dagster job execute -m fruits_assets.definitions -j fruits_pipeline".split()]
 LIMIT_S = 600.0  # a run that takes longer is stuck
 _LAST_CHARACTERS = 3000
 _GONE_WITHIN_S = 20.0
@@ -23,7 +24,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What runs are given: a source, a lake, weights, and a folder for Dagster's records and temporary files."""
+    """What runs are given; `own` gets Dagster's records, temporary files and the log."""
 
     images: Path
     lake: Path
@@ -70,8 +71,7 @@ class Pipeline:
         self.started = time.monotonic()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dagster", "job", "execute"]
-                + ["-m", "fruits_assets.definitions", "-j", "fruits_pipeline"],
+                COMMAND,
                 cwd=REPOSITORY,
                 env=environment,
                 stdout=log,

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     lake: str = "lake"
     lake_keep_versions: int = Lake.model_fields["keep_versions"].default
     lake_keep_minutes: int = Lake.model_fields["keep_minutes"].default
+    lake_keep_days: int = Lake.model_fields["keep_days"].default
     spark: Literal["local", "emr"] = "local"
     spark_master: str = LocalSpark.model_fields["master"].default
     weights: str = ""
@@ -108,6 +109,7 @@ def lake(settings: Settings) -> Lake:
         root=settings.lake,
         keep_versions=settings.lake_keep_versions,
         keep_minutes=settings.lake_keep_minutes,
+        keep_days=settings.lake_keep_days,
     )
 
 

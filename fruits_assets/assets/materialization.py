@@ -114,7 +114,7 @@ def run_and_publish(
     if found and is_unchanged(found[1]):
         version, facts = found
         context.log.info(f"{asset}: nothing has changed since version {version.number}, which stays")
-        lake.expose(version, stable_files)
+        lake.tidy(version, stable_files)
         return Published(
             version, False, facts, audited(context, checks(facts)), table_metadata(version, table)
         )

@@ -82,6 +82,7 @@ def mobilenet_model(
     origin = identity(weights.source)
     if (found := lake.unchanged("mobilenet_model", code_version(context), {}, origin)) is not None:
         version, report = found[0], convert.ConversionReport(**found[1])
+        lake.tidy(version)
         context.log.info(f"mobilenet_model: of these weights it is there already, version {version.number}")
         return materialization(version, report, reused=True, passed=audited(context, checks(report)))
     with (

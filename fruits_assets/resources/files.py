@@ -6,11 +6,13 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 
 from upath import UPath
 
 _MAX_DIGESTED_BYTES = 64 * 1024**2
 _PROBE_BYTES = 1024**2
+_LATEST = "_latest"
 
 
 class LakeError(RuntimeError):
@@ -62,7 +64,24 @@ def digest(file: UPath) -> str:
     return f"{size} {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
-def link(place: UPath, target: str) -> None:
+def show(place: UPath, folder: UPath, names: Sequence[str]) -> None:
+    """Let files of a folder be found in another place: all of them change at once.
+
+    One link leads to the folder, and the files lead through it. In an object store, where there are no
+    links, they are copied one after the other.
+    """
+    if not names:
+        return
+    if not is_local(place):
+        for name in names:
+            place.fs.copy(f"{folder.path}/{name}", f"{place.path}/{name}")
+        return
+    _link(place / _LATEST, os.path.relpath(folder.path, place.path))
+    for name in names:
+        _link(place / name, f"{_LATEST}/{name}")
+
+
+def _link(place: UPath, target: str) -> None:
     """Make a link lead there, in one step; what stands in its place, say a copy of a version, goes."""
     if os.path.islink(place.path) and os.readlink(place.path) == target:
         return

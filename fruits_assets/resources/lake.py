@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 from upath import UPath
 
-from fruits_assets.resources.files import LakeError, is_local, link, refuse_unwritable, write_synced
+from fruits_assets.resources.files import LakeError, is_local, refuse_unwritable, show, write_synced
 from fruits_assets.resources.published import (
     ConflictError,
     Version,
@@ -35,25 +34,20 @@ from fruits_assets.resources.published import (
     record_of,
     version_at,
 )
-from fruits_assets.resources.retention import dead_runs, remove_unkept, running
+from fruits_assets.resources.retention import Keep, dead_runs, remove_unkept, running
 from fruits_assets.stages.stored import Output, StoredTable
 
 if TYPE_CHECKING:
     from fruits_assets.stages.stage import StageResult
 
-_FACTS = "facts.json"  # of a version's folder: all that the stage told, for whoever takes the version over
-_LATEST = "_latest"
+FACTS = "facts.json"  # of a version's folder: all that the stage told, for whoever takes the version over
 _SMALL = (bool, int, float, str, type(None))  # what of a stage's facts goes into the log
 _LIBRARIES = ("dagster", "pyspark", "numpy", "pyarrow", "pillow", "ai-edge-litert")
 _DECISIVE_LIBRARIES = ("pillow", "ai-edge-litert")
 
 
 class Lake(dg.ConfigurableResource):
-    """A folder or s3:// prefix that holds the versions of all assets.
-
-    Within a run it shows the versions that were current when the run began, and those that the run itself
-    has published since.
-    """
+    """Within a run: the versions that were current when it began, and those that it has published itself."""
 
     root: str = Field(description="Folder or s3:// prefix.")
     keep_versions: int = Field(
@@ -61,6 +55,9 @@ class Lake(dg.ConfigurableResource):
     )
     keep_minutes: int = Field(
         default=60, ge=0, description="How long to keep what was current, for those who are reading it."
+    )
+    keep_days: int = Field(
+        default=30, ge=0, description="After so long, what is no longer current goes in any case."
     )
     _pinned: dict[str, Version | None] | None = PrivateAttr(default=None)
 
@@ -71,8 +68,7 @@ class Lake(dg.ConfigurableResource):
         run_id = context.run_id or uuid.uuid4().hex
         with running(self._root, run_id):
             self._report_dead_runs(context)
-            folders = [entry for entry in self._root.iterdir() if not entry.name.startswith((".", "_"))]
-            self._pinned = {place.name: current_version(place) for place in folders}
+            self._pinned = {place.name: current_version(place) for place in self.places()}
             try:
                 yield self
             finally:
@@ -92,6 +88,11 @@ class Lake(dg.ConfigurableResource):
     def place(self, asset: str) -> UPath:
         """The folder of an asset, where its stable files are."""
         return self._root / asset
+
+    def places(self) -> list[UPath]:
+        """The folders of all assets."""
+        found = self._root.iterdir() if self._root.exists() else ()
+        return sorted(entry for entry in found if not entry.name.startswith((".", "_")))
 
     def current(self, asset: str) -> Version:
         """The published version; within a run, see above.
@@ -151,7 +152,9 @@ class Lake(dg.ConfigurableResource):
             or not version.is_intact()
         ):
             return None
-        return version, json.loads((UPath(version.folder) / _FACTS).read_text(encoding="utf-8"))
+        facts = UPath(version.folder) / FACTS
+        # An erasure leaves none: they tell of photos.
+        return (version, json.loads(facts.read_text(encoding="utf-8"))) if facts.exists() else None
 
     @contextmanager
     def new_version(self, asset: str, name: str) -> Iterator[Output]:
@@ -200,7 +203,7 @@ class Lake(dg.ConfigurableResource):
         """
         place = self.place(asset)
         rows, *others = sorted(result.tables.items())
-        write_synced(UPath(output.folder) / _FACTS, json.dumps(dict(result.metadata)).encode())
+        write_synced(UPath(output.folder) / FACTS, json.dumps(dict(result.metadata)).encode())
         version = Version(
             asset=asset,
             name=output.version,
@@ -233,22 +236,20 @@ class Lake(dg.ConfigurableResource):
             ) from error
         if self._pinned is not None:
             self._pinned[asset] = version
-        self.expose(version, stable_files)
-        with contextlib.suppress(OSError):  # what stays is looked at again by the next run
-            remove_unkept(place, self.keep_versions, timedelta(minutes=self.keep_minutes), version.run_id)
+        self.tidy(version, stable_files)
         return version
 
-    def expose(self, version: Version, stable_files: Sequence[str]) -> None:
-        """Let the stable files of an asset be those of a version."""
-        place = self.place(version.asset)
-        if not is_local(place):
-            for name in stable_files:
-                place.fs.copy(f"{UPath(version.folder).path}/{name}", f"{place.path}/{name}")
-        elif stable_files:
-            # One link leads to the version, and changing that changes all files at once.
-            link(place / _LATEST, os.path.relpath(UPath(version.folder).path, place.path))
-            for name in stable_files:
-                link(place / name, f"{_LATEST}/{name}")
+    def tidy(self, version: Version, stable_files: Sequence[str] = ()) -> None:
+        """Let the stable files of an asset be those of its current version, and remove what is not kept."""
+        show(self.place(version.asset), UPath(version.folder), stable_files)
+        with contextlib.suppress(OSError):  # what stays is looked at again by the next run
+            remove_unkept(
+                self.place(version.asset),
+                Keep(
+                    self.keep_versions, timedelta(minutes=self.keep_minutes), timedelta(days=self.keep_days)
+                ),
+                version.run_id,
+            )
 
 
 def _versions_of_libraries() -> dict[str, str]:

@@ -63,6 +63,14 @@ class Version:
         """As stages get it."""
         return Stored(self.table, self.folder)
 
+    def table_of(self, name: str) -> StoredTable:
+        """One of its tables."""
+        if name == ROWS:
+            return self.table
+        if name not in self.tables:
+            return StoredTable(self.uri, ())
+        return table_at(UPath(Output(self.uri, "").folder_of(name)), self.tables[name])
+
     def is_intact(self) -> bool:
         """Whether its files are there, of the right size, and those of models are what was written.
 

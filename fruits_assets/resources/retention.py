@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from upath import UPath
 
 from fruits_assets.resources.files import is_local
 from fruits_assets.resources.locks import held, is_held
-from fruits_assets.resources.published import LOG, Version, current_version, table_at, version_at
-from fruits_assets.stages.stored import ROWS, Output, StoredTable
+from fruits_assets.resources.published import LOG, Version, current_version, version_at
+from fruits_assets.stages.stored import ROWS, Output
 
 RUNNING = "_running"
 _DEAD_AFTER = timedelta(days=2)
@@ -58,22 +59,31 @@ def _is_dead(marker: UPath) -> bool:
     return not is_held(Path(marker.path))
 
 
-def remove_unkept(place: UPath, keep_versions: int, keep_for: timedelta, run_id: str = "") -> int:
-    """Remove from an asset's folder what no kept version has and no run that is under way; returns the bytes.
+@dataclass(frozen=True)
+class Keep:
+    """Which versions are kept: the last `n_versions`, but none that has not been current for `at_most`.
 
-    Kept are the last versions, and those that were current less than `keep_for` ago: somebody may
-    still be reading them.
+    And all that were current less than `at_least` ago: somebody may still be reading them.
+    """
+
+    n_versions: int
+    at_least: timedelta
+    at_most: timedelta
+
+
+def remove_unkept(place: UPath, keep: Keep, run_id: str = "") -> int:
+    """Remove from an asset's folder what no kept version has and no run that is under way; returns the bytes.
 
     Args:
         run_id: the run that asks; what it is still writing elsewhere is not in its way.
     """
-    kept = _kept(place, keep_versions, keep_for)
+    kept = _kept(place, keep)
     others = {marker.name for marker in (place.parent / RUNNING).glob("*")} - {run_id}
     names = {version.name for version in kept}
     n_bytes = 0
     for table in {ROWS, *(name for version in kept for name in version.tables)}:
         folder = UPath(Output(str(place), "").folder_of(table))
-        in_use = {file.path for version in kept for file in _table_of(version, table).files}
+        in_use = {file.path for version in kept for file in version.table_of(table).files}
         below = folder / "_versions" if table == ROWS else folder
         for version in below.iterdir() if below.exists() else ():
             name = version.name
@@ -90,15 +100,15 @@ def remove_unkept(place: UPath, keep_versions: int, keep_for: timedelta, run_id:
     return n_bytes
 
 
-def _kept(place: UPath, keep_versions: int, keep_for: timedelta) -> list[Version]:
+def _kept(place: UPath, keep: Keep) -> list[Version]:
     """The newest first."""
     current = current_version(place)
     if current is None:
         return []
     kept, superseded = [current], current.published_at
     for number in range(current.number - 1, -1, -1):
-        is_young = datetime.now(UTC) - datetime.fromisoformat(superseded) < keep_for
-        if len(kept) >= keep_versions and not is_young:
+        age = datetime.now(UTC) - datetime.fromisoformat(superseded)
+        if age >= keep.at_least and (len(kept) >= keep.n_versions or age >= keep.at_most):
             break
         if (version := version_at(place, number)) is not None:
             kept.append(version)
@@ -106,22 +116,16 @@ def _kept(place: UPath, keep_versions: int, keep_for: timedelta) -> list[Version
     return kept
 
 
-def _table_of(version: Version, table: str) -> StoredTable:
-    if table == ROWS:
-        return version.table
-    if table not in version.tables:
-        return StoredTable("", ())
-    return table_at(UPath(Output(version.uri, "").folder_of(table)), version.tables[table])
-
-
 def _remove_except(folder: UPath, kept: set[str], root: UPath) -> int:
     """Remove a folder but for files of it, by their paths below `root`; returns the bytes."""
-    if not kept:
-        n_bytes: int = folder.fs.du(folder.path)
-        folder.fs.rm(folder.path, recursive=True)
-        return n_bytes
-    files = {path: path.removeprefix(f"{root.path}/") for path in folder.fs.find(folder.path)}
-    return sum(_removed(UPath(path, fs=folder.fs)) for path, below in files.items() if below not in kept)
+    n_bytes = 0
+    for path, info in folder.fs.find(folder.path, detail=True).items():
+        if path.removeprefix(f"{root.path}/") not in kept:
+            folder.fs.rm_file(path)
+            n_bytes += info["size"]
+    if not kept and folder.exists():
+        folder.fs.rm(folder.path, recursive=True)  # the empty folders of a file system
+    return n_bytes
 
 
 def _removed(file: UPath) -> int:

@@ -85,7 +85,8 @@ def pca_features_csv(
     with progress(spark, f"writing {CSV}", scaled.n_rows, "rows") as done:
         blocks = batches_of(StoredTable(output.asset, parts).uris, _PARTS_SCHEMA.names, _ROWS_PER_BLOCK)
         sampled = _sampled(blocks, math.ceil(scaled.n_rows / _POINTS_SHOWN), points, done)
-        schema = _write_files(sampled, output.folder, params.layout)
+        arrange = _with_columns if params.layout == "columns" else _with_list
+        schema = write_results(map(arrange, sampled), output.folder)
     filesystem, folder = fsspec.url_to_fs(output.folder)
     for part in parts:
         filesystem.rm(f"{folder}/{part.path.rsplit('/', 1)[1]}")
@@ -195,10 +196,10 @@ def _sampled(
         yield block
 
 
-def _write_files(blocks: Iterator[pa.RecordBatch], folder: str, layout: Layout) -> pa.Schema:
-    """Write both files and return the schema of the Parquet file."""
-    arranged = (_with_columns(block) if layout == "columns" else _with_list(block) for block in blocks)
-    first = next(arranged)
+def write_results(blocks: Iterator[pa.RecordBatch], folder: str) -> pa.Schema:
+    """Write both files, of blocks in either layout; returns the schema of the Parquet file."""
+    first = next(blocks)
+    has_columns = VECTOR_COLUMN not in first.schema.names
     options = pyarrow.csv.WriteOptions(include_header=False)
     with (
         fsspec.open(f"{folder}/{CSV}", "wb") as csv_file,
@@ -208,9 +209,9 @@ def _write_files(blocks: Iterator[pa.RecordBatch], folder: str, layout: Layout) 
         ) as parquet_writer,
     ):
         csv_file.write((",".join(first.schema.names) + "\n").encode())
-        for block in itertools.chain([first], arranged):
+        for block in itertools.chain([first], blocks):
             parquet_writer.write_batch(block)
-            pyarrow.csv.write_csv(block if layout == "columns" else _with_text(block), csv_file, options)
+            pyarrow.csv.write_csv(block if has_columns else _with_text(block), csv_file, options)
     return first.schema
 
 

@@ -54,7 +54,7 @@ def run_stage(
 
 
 def write_table(asset: Path, *parts: pa.Table, rows_per_group: int | None = None) -> StoredTable:
-    """A table of an asset with a file for each part, in their order; of one row group if not told otherwise."""
+    """A table of an asset with a file for each part, in their order; of one row group each unless told."""
     output = Output(str(asset), "made up")
     files = []
     for part in parts:
@@ -97,8 +97,13 @@ def truncate(uri: str) -> None:
     Path(uri).write_bytes(content[: len(content) // 2])
 
 
-def flip_bit(uri: str, of: bytes) -> None:
-    """What a worn disk makes of a file: one bit is another one, within a value that the file has."""
+def flip_bit(uri: str, column: str) -> None:
+    """What a worn disk makes of a file: one bit is another one, in the last value of a column."""
+    metadata = pq.read_metadata(uri)
+    group = metadata.row_group(metadata.num_row_groups - 1)
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    (chunk,) = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == column]
     content = bytearray(Path(uri).read_bytes())
-    content[content.index(of)] ^= 1
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[start + chunk.total_compressed_size - 1] ^= 1
     Path(uri).write_bytes(content)

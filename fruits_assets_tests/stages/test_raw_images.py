@@ -12,51 +12,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
-from fruits_assets.stages import raw_images as module
-from fruits_assets.stages.raw_images import (
-    IMAGES,
-    QUARANTINE,
-    Params,
-    describe_images,
-    label_of,
-    list_image_files,
-    listing_fingerprint,
-    raw_images,
-    refuse_empty,
-)
+from fruits_assets.stages import image_rows, plan
+from fruits_assets.stages.parquet import DamagedFileError, batches_of
+from fruits_assets.stages.plan import LAST, PREVIOUS
+from fruits_assets.stages.raw_images import QUARANTINE, Params, describe_images, facts_of, raw_images
 from fruits_assets.stages.stage import StageInputError, StageResult
+from fruits_assets.stages.stored import ROWS, StoredFile
 from fruits_assets_tests.conftest import write_image
-
-ODD_NAMES = [
-    "two  spaces.png",
-    "a,b;c.png",
-    "single'double\"back\\slash.png",
-    "new\nline\ttab.png",
-    "key=value.png",
-    "100%25 %20.png",
-    "number#1.png",
-    "what?.png",
-    "star*.png",
-    "[x]{y}.png",
-    "10:30.png",
-    "pêche à la crème.png",
-    "pe\u0302che.png",
-    "桃.png",
-    "🍎.png",
-    "~.png",
-    "$HOME.png",
-    "-v.png",
-    "null.png",
-    "two.dots..png",
-]
-IGNORED_FILES = ["notes.txt", ".hidden.png", ".folder/inside.png", "apple/.thumbnails/1.png", "no suffix"]
+from fruits_assets_tests.stages.running import (
+    Ran,
+    as_dataframe,
+    flip_bit,
+    paths_of,
+    run_stage,
+    stored_rows,
+    truncate,
+    write_table,
+)
+from fruits_assets_tests.stages.sources import IGNORED_FILES, ODD_NAMES, write_noise, write_small_tree
 
 
 class Run(NamedTuple):
@@ -65,18 +44,19 @@ class Run(NamedTuple):
     result: StageResult
     images: dict[str, dict[str, Any]]
     quarantine: dict[str, dict[str, Any]]
+    ran: Ran
 
 
-def run(spark: SparkSession, source: str | Path, output: Path) -> Run:
-    result = raw_images(spark, {}, str(output), Params(source=str(source)))
+def run(spark: SparkSession, source: str | Path, asset: Path | str) -> Run:
+    ran = run_stage(spark, raw_images, {}, asset, Params(source=str(source)))
 
     def rows(name: str) -> dict[str, dict[str, Any]]:
-        collected = [row.asDict() for row in spark.read.parquet(f"{output}/{name}").collect()]
+        collected = [row.asDict() for row in as_dataframe(spark, ran.table(name)).collect()]
         by_path = {row["path"]: row for row in collected}
         assert len(by_path) == len(collected)
         return by_path
 
-    return Run(result, rows(IMAGES), rows(QUARANTINE))
+    return Run(ran.result, rows(ROWS), rows(QUARANTINE), ran)
 
 
 def bomb() -> bytes:
@@ -87,12 +67,6 @@ def bomb() -> bytes:
 
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-
-
-def write_noise(path: Path, size: int, seed: int) -> None:
-    noise = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noise).save(path)
 
 
 # One tree with everything in it, read once -------------------------------------------------------
@@ -170,6 +144,7 @@ def test_tables_have_the_documented_columns(messy: Run, spark: SparkSession) -> 
         "modified": "timestamp",
         "source_bytes": "bigint",
         "stripped": "boolean",
+        "thumbnail": "binary",
     }
     assert messy.result.schema == columns
     assert list(messy.result.schema) == list(columns)
@@ -210,19 +185,6 @@ def test_odd_name_survives_exactly(messy: Run, tree: Path, name: str) -> None:
 )
 def test_label_is_the_folder_of_the_file(messy: Run, path: str, label: str) -> None:
     assert messy.images[path]["label"] == label
-
-
-@pytest.mark.parametrize(
-    ("source", "path", "label"),
-    [
-        ("/data/fruits/", "a.png", "fruits"),
-        ("s3://bucket/fruits/", "a.png", "fruits"),
-        ("s3://bucket", "a.png", "bucket"),
-        ("s3://bucket", "kiwi/a.png", "kiwi"),
-    ],
-)
-def test_label_of_a_file_right_in_the_source_is_the_sources_name(source: str, path: str, label: str) -> None:
-    assert label_of(source, path) == label
 
 
 def test_only_images_that_are_not_hidden_are_read(messy: Run) -> None:
@@ -281,12 +243,6 @@ def test_thumbnails_decode(messy: Run) -> None:
 # What changes, and what does not -----------------------------------------------------------------
 
 
-def write_small_tree(root: Path) -> Path:
-    for i in range(4):
-        write_image(root / ("apple", "pear")[i % 2] / f"{i}.png", (40 * i, 0, 0), size=(3, 3))
-    return root
-
-
 def change_nothing_but_times(root: Path) -> None:
     for path in root.rglob("*.png"):
         os.utime(path, (1, 1))
@@ -318,51 +274,48 @@ def test_digest_tells_content_from_circumstance(
 IMAGE_ROWS = [("a/1.png", "a", 10, "x"), ("a/2.png", "a", 20, "y"), ("b/1.png", "b", 30, "z")]
 
 
-def describe(spark: SparkSession, rows: list[tuple[str, str, int, str]], n_tasks: int = 1) -> dict[str, Any]:
-    columns = "path string, label string, bytes long, sha256 string"
-    table = spark.createDataFrame(rows, columns).withColumn("stripped", F.col("bytes") > 15)
-    return describe_images(table.repartition(n_tasks))
+def describe(folder: Path, *files: list[tuple[str, str, int, str]]) -> dict[str, Any]:
+    """What the rows of some files add up to; each asset folder is a new one."""
+    parts = [
+        pa.Table.from_pylist(
+            [
+                {"path": path, "label": label, "bytes": n_bytes, "sha256": sha256, "stripped": n_bytes > 15}
+                for path, label, n_bytes, sha256 in rows
+            ]
+        )
+        for rows in files
+    ]
+    return describe_images([facts_of(uri) for uri in write_table(folder, *parts).uris])
 
 
-def test_digest_does_not_depend_on_order_or_partitions(spark: SparkSession) -> None:
-    assert describe(spark, IMAGE_ROWS) == describe(spark, IMAGE_ROWS[::-1], n_tasks=3)
+def test_digest_does_not_depend_on_order_or_files(tmp_path: Path) -> None:
+    first, second, third = IMAGE_ROWS
+    facts = describe(tmp_path, IMAGE_ROWS)
+    assert facts == describe(tmp_path, [third, second, first])
+    assert facts == describe(tmp_path, [third], [first], [second])
+    assert facts == describe(tmp_path, [second, third], [first])
 
 
 @pytest.mark.parametrize(
     "changed", [("b/2.png", "b", 30, "z"), ("b/1.png", "c", 30, "z"), ("b/1.png", "b", 30, "")]
 )
-def test_digest_depends_on_path_label_and_content(
-    spark: SparkSession, changed: tuple[str, str, int, str]
-) -> None:
-    before, after = describe(spark, IMAGE_ROWS), describe(spark, [*IMAGE_ROWS[:2], changed])
+def test_digest_depends_on_path_label_and_content(tmp_path: Path, changed: tuple[str, str, int, str]) -> None:
+    before, after = describe(tmp_path, IMAGE_ROWS), describe(tmp_path, [*IMAGE_ROWS[:2], changed])
     assert before["content_digest"] != after["content_digest"]
 
 
-def test_repeated_path_is_a_duplicate(spark: SparkSession) -> None:
-    facts = describe(spark, [*IMAGE_ROWS, IMAGE_ROWS[0]])
+def test_digest_tells_rows_from_each_other_that_only_together_have_the_same_text(tmp_path: Path) -> None:
+    swapped = [("a/1.png", "a", 10, "y"), ("a/2.png", "a", 20, "x"), IMAGE_ROWS[2]]
+    assert describe(tmp_path, IMAGE_ROWS)["content_digest"] != describe(tmp_path, swapped)["content_digest"]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_repeated_path_is_a_duplicate_in_one_file_and_in_two(tmp_path: Path, apart: bool) -> None:
+    again = IMAGE_ROWS[0]
+    facts = describe(tmp_path, IMAGE_ROWS, [again]) if apart else describe(tmp_path, [*IMAGE_ROWS, again])
     assert (facts["row_count"], facts["n_duplicate_paths"], facts["total_bytes"]) == (4, 1, 70)
     assert facts["images_per_label"] == {"a": 3, "b": 1}
-
-
-def test_listing_is_sorted_and_its_fingerprint_changes_with_any_file(tmp_path: Path) -> None:
-    root = write_small_tree(tmp_path)
-    files = list_image_files(str(root))
-    assert [file.path for file in files] == ["apple/0.png", "apple/2.png", "pear/1.png", "pear/3.png"]
-    before = listing_fingerprint(files)
-    assert listing_fingerprint(list_image_files(f"{root}/")) == before
-    os.utime(root / "pear" / "1.png", (1, 1))
-    touched = listing_fingerprint(list_image_files(str(root)))
-    (root / "pear" / "1.png").unlink()
-    assert len({before, touched, listing_fingerprint(list_image_files(str(root)))}) == 3
-
-
-def test_of_two_links_to_a_folder_the_first_by_name_is_followed(tmp_path: Path) -> None:
-    write_image(tmp_path / "elsewhere" / "1.png", "red")
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("c", "a", "b"):
-        (source / name).symlink_to(tmp_path / "elsewhere")
-    assert [file.path for file in list_image_files(str(source))] == ["a/1.png"]
+    assert facts["n_stripped"] == 2
 
 
 # Sources that do not do --------------------------------------------------------------------------
@@ -393,51 +346,309 @@ def test_unusable_source_is_named_with_a_fix(
         run(spark, source, tmp_path / "output")
 
 
-def test_empty_source_is_refused_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(StageInputError, match=f"'{tmp_path}': no image file"):
-        refuse_empty(str(tmp_path))
-    with pytest.raises(StageInputError, match="no such folder"):
-        refuse_empty(str(tmp_path / "missing"))
-    write_image(tmp_path / "elsewhere" / "1.png", "red")
-    (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "link").symlink_to(tmp_path / "elsewhere")
-    refuse_empty(str(tmp_path / "source"))
-
-
 # Files of the table ------------------------------------------------------------------------------
 
 
+def file_paths(ran: Ran) -> list[list[str]]:
+    """The paths of the images in each file of the table, in the order of its files."""
+    return [paths_of(uri) for uri in ran.table().uris]
+
+
 def test_many_small_images_become_one_file_that_feeds_several_tasks(
-    spark: SparkSession, tmp_path: Path
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(plan, "_MIN_TASK_BYTES", plan.FILE_BYTES)
     for i in range(300):
         write_noise(tmp_path / "source" / str(i % 3) / f"{i}.bmp", size=160, seed=i)
-    output = tmp_path / "output"
-    raw_images(spark, {}, str(output), Params(source=str(tmp_path / "source")))
-    (file,) = (output / IMAGES).glob("*.parquet")
-    assert file.stat().st_size > 20_000_000
+    ran = run_stage(spark, raw_images, {}, tmp_path / "output", Params(source=str(tmp_path / "source")))
+    (file,) = ran.table().uris
+    assert Path(file).stat().st_size > 20_000_000
     assert pq.ParquetFile(file).num_row_groups >= 3
-    rows_per_task = spark.read.parquet(str(file)).rdd.mapPartitions(lambda rows: [sum(1 for _ in rows)])
+    rows_per_task = spark.read.parquet(file).rdd.mapPartitions(lambda rows: [sum(1 for _ in rows)])
     assert sum(n_rows > 0 for n_rows in rows_per_task.collect()) > 1
+
+
+def test_every_task_writes_a_file_of_its_own_that_is_worth_its_start(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    for i in range(120):
+        write_noise(tmp_path / "source" / str(i % 3) / f"{i}.bmp", size=160, seed=i)
+    run_of_all = run(spark, tmp_path / "source", tmp_path / "output")
+    files = file_paths(run_of_all.ran)
+    assert len(files) >= spark.sparkContext.defaultParallelism
+    assert min(map(len, files[:-1])) > 5
+    assert [path for paths in files for path in paths] == sorted(run_of_all.images)
 
 
 def test_a_large_table_is_split_by_path(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FILE_BYTES", 20_000)
+    monkeypatch.setattr(plan, "FILE_BYTES", 20_000)
+    monkeypatch.setattr(plan, "_BYTES_PER_ITEM", 0)
     for i in range(40):
         write_noise(tmp_path / "source" / "a" / f"{i:02}.png", size=20, seed=i)
-    output = tmp_path / "output"
-    images = run(spark, tmp_path / "source", output).images
-    files = sorted((output / IMAGES).glob("*.parquet"))
+    images, ran = run(spark, tmp_path / "source", tmp_path / "output")[1::2]
+    files = file_paths(ran)
     assert len(files) == 3
-    paths = [path for file in files for path in pq.read_table(file, columns=["path"])["path"].to_pylist()]
-    assert paths == sorted(images)
+    assert [path for paths in files for path in paths] == sorted(images)
+
+
+def test_every_file_is_named_with_its_size_and_its_rows_and_no_other_is_left(messy: Run) -> None:
+    for table, name in ((messy.ran.table(), ROWS), (messy.ran.table(QUARANTINE), QUARANTINE)):
+        for file, uri in zip(table.files, table.uris, strict=True):
+            assert file.path.startswith(messy.ran.output.inside(name))
+            assert file.size_bytes == Path(uri).stat().st_size
+            assert file.n_rows == pq.read_metadata(uri).num_rows
+    named = {*messy.ran.table().uris, *messy.ran.table(QUARANTINE).uris}
+    assert {str(path) for path in Path(messy.ran.output.asset).rglob("*") if path.is_file()} == named
+
+
+def test_without_bad_images_there_is_an_empty_quarantine(spark: SparkSession, tmp_path: Path) -> None:
+    ran = run_stage(
+        spark, raw_images, {}, tmp_path / "output", Params(str(write_small_tree(tmp_path / "in")))
+    )
+    (uri,) = ran.table(QUARANTINE).uris
+    assert pq.read_table(uri).schema.names == ["path", "label", "reason"]
+    assert ran.table(QUARANTINE).n_rows == ran.result.metadata["n_quarantined"] == 0
 
 
 def test_a_file_too_large_to_hold_is_set_aside_unread(spark: SparkSession, tmp_path: Path) -> None:
     source = write_small_tree(tmp_path / "source")
     with (source / "apple" / "huge.png").open("wb") as file:
-        file.truncate(module._MAX_IMAGE_BYTES + 1)
+        file.truncate(image_rows.MAX_IMAGE_BYTES + 1)
     reason = run(spark, source, tmp_path / "output").quarantine["apple/huge.png"]["reason"]
     assert reason == "268,435,457 bytes, more than 268,435,456"
+
+
+# What a version takes over from the one before ---------------------------------------------------
+
+
+@pytest.fixture
+def grove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A source of eight images of equal size, of which two go into each file of a table."""
+    for i in range(8):
+        path = write_image(tmp_path / "grove" / "abcd"[i // 2] / f"{i}.bmp", (30 * i, 0, 0), size=(3, 3))
+    monkeypatch.setattr(plan, "_BYTES_PER_ITEM", 0)
+    monkeypatch.setattr(plan, "_MIN_TASK_BYTES", 2 * path.stat().st_size)
+    return tmp_path / "grove"
+
+
+def run_version(
+    spark: SparkSession, source: Path, version: str, previous: Ran | None = None, last: Ran | None = None
+) -> Ran:
+    """Run the stage as a version of one asset beside the source."""
+    inputs = {name: ran.stored for name, ran in ((PREVIOUS, previous), (LAST, last)) if ran}
+    return run_stage(spark, raw_images, inputs, source.parent / "lake", Params(str(source)), version)
+
+
+def by_path(ran: Ran) -> dict[str, dict[str, Any]]:
+    rows = stored_rows(ran.table())
+    found = {row["path"]: row for row in rows}
+    assert len(found) == len(rows) == ran.result.row_count
+    return found
+
+
+def files_in(ran: Ran) -> dict[StoredFile, list[str]]:
+    return dict(zip(ran.table().files, file_paths(ran), strict=True))
+
+
+def test_files_in_which_nothing_has_changed_are_the_same_files(spark: SparkSession, grove: Path) -> None:
+    first = run_version(spark, grove, "1")
+    assert file_paths(first) == [
+        [f"{label}/{2 * i}.bmp", f"{label}/{2 * i + 1}.bmp"] for i, label in enumerate("abcd")
+    ]
+    second = run_version(spark, grove, "2", previous=first)
+    assert second.table() == first.table()
+    assert not list(second.folder.glob("*"))
+    told, told_first = second.result.metadata, first.result.metadata
+    assert (told["n_read"], told["n_unchanged"]) == (0, 8)
+    assert (told_first["n_read"], told_first["n_unchanged"]) == (8, 0)
+    for name in ("content_digest", "images_per_label", "total_bytes", "thumbnails", "listing"):
+        assert told[name] == told_first[name]
+
+
+def test_without_a_previous_version_everything_is_read_again(spark: SparkSession, grove: Path) -> None:
+    first = run_version(spark, grove, "1")
+    second = run_version(spark, grove, "2", last=first)
+    assert not set(second.table().files) & set(first.table().files)
+    assert (second.result.metadata["n_read"], second.result.metadata["n_unchanged"]) == (8, 0)
+    assert by_path(second) == by_path(first)
+
+
+def repaint(grove: Path) -> None:
+    write_image(grove / "b" / "2.bmp", "white", size=(3, 3))
+    os.utime(grove / "b" / "2.bmp", (1, 1))
+
+
+def touch(grove: Path) -> None:
+    os.utime(grove / "b" / "2.bmp", (1, 1))
+
+
+def grow(grove: Path) -> None:
+    status = (grove / "b" / "2.bmp").stat()
+    write_image(grove / "b" / "2.bmp", "white", size=(4, 4))
+    os.utime(grove / "b" / "2.bmp", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def remove(grove: Path) -> None:
+    (grove / "b" / "2.bmp").unlink()
+
+
+def rename(grove: Path) -> None:
+    (grove / "b" / "2.bmp").rename(grove / "a" / "2.bmp")
+
+
+def spoil(grove: Path) -> None:
+    (grove / "b" / "2.bmp").write_bytes(b"no image")
+
+
+def add(grove: Path) -> None:
+    write_image(grove / "b" / "22.bmp", "white", size=(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "n_kept", "n_read", "n_rows"),
+    [
+        (repaint, 3, 1, 8),
+        (touch, 3, 1, 8),
+        (grow, 3, 1, 8),
+        (remove, 3, 0, 7),
+        (rename, 3, 1, 8),
+        (spoil, 3, 0, 7),
+        (add, 4, 1, 9),
+    ],
+)
+def test_only_what_has_changed_is_read_and_only_its_file_is_written_anew(
+    spark: SparkSession, grove: Path, change: Callable[[Path], None], n_kept: int, n_read: int, n_rows: int
+) -> None:
+    first = run_version(spark, grove, "1")
+    before = by_path(first)
+    change(grove)
+    second = run_version(spark, grove, "2", previous=first)
+    kept = set(second.table().files) & set(first.table().files)
+    assert len(kept) == n_kept
+    rewritten = [paths for file, paths in files_in(first).items() if file not in kept]
+    assert rewritten == [["b/2.bmp", "b/3.bmp"]][: 4 - n_kept]
+    told = second.result.metadata
+    assert (told["n_read"], told["n_unchanged"]) == (n_read, n_rows - n_read)
+    from_scratch = run_version(spark, grove, "3")
+    assert by_path(second) == by_path(from_scratch)
+    assert told["content_digest"] == from_scratch.result.metadata["content_digest"]
+    assert by_path(first) == before  # somebody may be reading it
+
+
+def test_a_file_with_a_vanished_image_is_copied_without_it(spark: SparkSession, grove: Path) -> None:
+    first = run_version(spark, grove, "1")
+    remove(grove)
+    second = run_version(spark, grove, "2", previous=first)
+    (copied,) = [paths for file, paths in files_in(second).items() if file not in first.table().files]
+    assert copied == ["b/3.bmp"]
+    assert not [uri for uri in second.table().uris if b"b/2.bmp" in Path(uri).read_bytes()]
+
+
+def test_new_images_go_into_files_of_their_own(spark: SparkSession, grove: Path) -> None:
+    first = run_version(spark, grove, "1")
+    for name in ("a/0a.bmp", "d/9.bmp", "e/9.bmp"):
+        write_image(grove / name, "white", size=(3, 3))
+    second = run_version(spark, grove, "2", previous=first)
+    new = [paths for file, paths in files_in(second).items() if file not in first.table().files]
+    assert new == [["a/0a.bmp", "d/9.bmp"], ["e/9.bmp"]]
+    assert set(first.table().files) < set(second.table().files)
+
+
+def test_a_bad_image_is_looked_at_again_by_every_run(spark: SparkSession, grove: Path) -> None:
+    (grove / "a" / "bad.bmp").write_bytes(b"no image")
+    first = run_version(spark, grove, "1")
+    second = run_version(spark, grove, "2", previous=first)
+    assert second.table() == first.table()
+    assert stored_rows(second.table(QUARANTINE)) == stored_rows(first.table(QUARANTINE))
+    assert second.result.metadata["n_quarantined"] == 1
+    assert (second.result.metadata["n_read"], second.result.metadata["n_unchanged"]) == (0, 8)
+    write_image(grove / "a" / "bad.bmp", "white", size=(3, 3))
+    third = run_version(spark, grove, "3", previous=second)
+    assert "a/bad.bmp" in by_path(third)
+    assert third.table(QUARANTINE).n_rows == third.result.metadata["n_quarantined"] == 0
+
+
+def lose(uri: str) -> None:
+    Path(uri).unlink()
+
+
+def flip_in_path(uri: str) -> None:
+    flip_bit(uri, "path")
+
+
+def flip_in_content_and_find_it(uri: str) -> None:
+    """Whoever reads the photos next meets the fault, and says so to the next run."""
+    flip_bit(uri, "content")
+    with pytest.raises(DamagedFileError):
+        list(batches_of([uri], ["content"]))
+
+
+@pytest.mark.parametrize("damage", [lose, truncate, flip_in_path, flip_in_content_and_find_it])
+def test_a_damaged_file_is_read_again_from_the_source_with_a_warning(
+    spark: SparkSession, grove: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[str], None]
+) -> None:
+    first = run_version(spark, grove, "1")
+    before = by_path(first)
+    damaged = first.table().uris[1]
+    damage(damaged)
+    second = run_version(spark, grove, "2", previous=first)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"'{damaged}' is " in warning
+    assert "from the source" in warning
+    assert second.result.metadata["n_read"] == 2
+    assert by_path(second) == before
+    assert set(first.table().files) - set(second.table().files) == {first.table().files[1]}
+
+
+def test_damage_that_is_met_while_copying_ends_the_run_and_the_next_one_heals_it(
+    spark: SparkSession, grove: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = run_version(spark, grove, "1")
+    damaged = first.table().uris[1]
+    flip_bit(damaged, "content")
+    remove(grove)
+    with pytest.raises(Exception, match=rf"'{damaged}' is damaged"):
+        run_version(spark, grove, "2", previous=first)
+    third = run_version(spark, grove, "3", previous=first)
+    assert f"'{damaged}' is damaged" in caplog.text
+    assert by_path(third) == by_path(run_version(spark, grove, "4"))
+
+
+def test_many_small_files_are_put_together_when_there_are_too_many(
+    spark: SparkSession, grove: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_version(spark, grove, "1")
+    monkeypatch.setattr(plan, "_MAX_SMALL_FILES", 3)
+    second = run_version(spark, grove, "2", previous=first)
+    (together,) = file_paths(second)
+    assert sorted(together) == sorted(by_path(first))
+    assert by_path(second) == by_path(first)
+    told = second.result.metadata
+    assert (told["n_read"], told["n_unchanged"]) == (0, 8)
+    assert told["content_digest"] == first.result.metadata["content_digest"]
+    assert run_version(spark, grove, "3", previous=second).table() == second.table()
+
+
+def test_images_of_the_last_version_that_are_gone_are_counted(spark: SparkSession, grove: Path) -> None:
+    first = run_version(spark, grove, "1")
+    assert (first.result.metadata["n_previous"], first.result.metadata["n_lost"]) == (0, 0)
+    remove(grove)
+    spoil_other = grove / "c" / "4.bmp"
+    spoil_other.write_bytes(b"no image")
+    add(grove)
+    for version, previous in (("2", first), ("3", None)):
+        told = run_version(spark, grove, version, previous, last=first).result.metadata
+        assert (told["n_previous"], told["n_lost"]) == (8, 2)
+
+
+def test_of_a_file_of_the_last_version_that_cannot_be_read_no_image_counts_as_gone(
+    spark: SparkSession, grove: Path
+) -> None:
+    first = run_version(spark, grove, "1")
+    remove(grove)
+    (grove / "c" / "4.bmp").unlink()
+    truncate(first.table().uris[1])
+    told = run_version(spark, grove, "2", last=first).result.metadata
+    assert (told["n_previous"], told["n_lost"]) == (8, 1)

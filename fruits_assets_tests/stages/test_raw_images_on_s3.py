@@ -7,10 +7,14 @@ import boto3
 import pytest
 from pyspark.sql import SparkSession
 
-from fruits_assets.stages.raw_images import list_image_files, listing_fingerprint, refuse_empty
+from fruits_assets.stages.listing import list_image_files, listing_fingerprint, refuse_empty
+from fruits_assets.stages.plan import PREVIOUS
+from fruits_assets.stages.raw_images import QUARANTINE, Params, raw_images
 from fruits_assets.stages.stage import StageInputError
 from fruits_assets_tests.conftest import write_image
-from fruits_assets_tests.stages.test_raw_images import IGNORED_FILES, ODD_NAMES, Run, run
+from fruits_assets_tests.stages.running import run_stage, stored_rows
+from fruits_assets_tests.stages.sources import IGNORED_FILES, ODD_NAMES
+from fruits_assets_tests.stages.test_raw_images import Run, run
 
 BUCKET, PREFIX = "orchard", "photos 2026/fruits"
 SOURCE = f"s3://{BUCKET}/{PREFIX}"
@@ -75,6 +79,26 @@ def test_rows_equal_those_of_a_folder(client: Any, spark: SparkSession, tree: Pa
     assert on_s3.quarantine.keys() == {"bad/zero.jpg", "bad/text.jpg"}
     assert on_s3.quarantine == in_folder.quarantine
     assert on_s3.result.metadata["content_digest"] == in_folder.result.metadata["content_digest"]
+
+
+def test_a_table_on_s3_holds_what_one_in_a_folder_does_and_is_taken_over_too(
+    client: Any, spark: SparkSession, tmp_path: Path
+) -> None:
+    params = Params(SOURCE)
+    in_folder = run_stage(spark, raw_images, {}, tmp_path, params)
+    on_s3 = run_stage(spark, raw_images, {}, f"s3://{BUCKET}/lake/raw_images", params)
+    assert stored_rows(on_s3.table()) == stored_rows(in_folder.table())
+    assert stored_rows(on_s3.table(QUARANTINE)) == stored_rows(in_folder.table(QUARANTINE))
+    listed = client.list_objects_v2(Bucket=BUCKET, Prefix="lake/raw_images/")["Contents"]
+    assert {f"s3://{BUCKET}/{entry['Key']}": entry["Size"] for entry in listed} == {
+        uri: file.size_bytes
+        for table in (on_s3.table(), on_s3.table(QUARANTINE))
+        for uri, file in zip(table.uris, table.files, strict=True)
+    }
+    inputs = {PREVIOUS: on_s3.stored}
+    again = run_stage(spark, raw_images, inputs, on_s3.output.asset, params, version="2")
+    assert again.table() == on_s3.table()
+    assert again.result.metadata["n_read"] == 0
 
 
 def test_file_right_in_a_bucket_gets_the_buckets_name(
