@@ -142,17 +142,30 @@ def published(lake: Path, asset: str, number: int | None = None) -> Published | 
     except Exception as error:  # delta-rs has many classes, and panics
         raise TornError(f"the log of {folder} cannot be read: {error}") from error
     files = zip(*(actions[name].to_pylist() for name in ("path", "size_bytes", "num_records")), strict=True)
-    record = records(table).get(table.version(), {})
+    record = records(folder).get(table.version(), {})
     if not record and asset in ASSETS:
         raise TornError(f"version {table.version()} of {folder} has no record")
     return Published(folder, table.version(), sorted(files), record)
 
 
-def records(table: DeltaTable) -> dict[int, Mapping[str, Any]]:
-    """The records of an asset's versions, by number."""
-    return {
-        commit["version"]: json.loads(commit[_RECORD]) for commit in table.history() if commit.get(_RECORD)
-    }
+def records(folder: Path) -> dict[int, Mapping[str, Any]]:
+    """The records of an asset's versions, by number.
+
+    Not by `DeltaTable.history`, which numbers the commits wrongly in a table that is opened at an older version.
+
+    Raises:
+        TornError: an entry of the log is no JSON.
+    """
+    found = {}
+    for entry in (folder / LOG).glob("*.json"):
+        try:
+            actions = [json.loads(line) for line in entry.read_text(encoding="utf-8").splitlines()]
+        except ValueError as error:
+            raise TornError(f"{entry} cannot be read: {error}") from error
+        for action in actions:
+            if record := action.get("commitInfo", {}).get(_RECORD):
+                found[int(entry.stem)] = json.loads(record)
+    return found
 
 
 def check(lake: Path) -> Findings:
@@ -260,7 +273,7 @@ def _results_are_behind(lake: Path) -> bool:
 
 
 def _before(lake: Path, version: Published) -> Published | None:
-    earlier = [number for number in records(DeltaTable(str(version.folder))) if number < version.number]
+    earlier = [number for number in records(version.folder) if number < version.number]
     return published(lake, version.folder.name, max(earlier)) if earlier else None
 
 
@@ -320,7 +333,7 @@ def left_in_lake(lake: Path, keep_versions: int) -> dict[Path, int]:
 def _kept_files(lake: Path, asset: str, keep_versions: int) -> Iterator[Path]:
     if published(lake, asset) is None:
         return
-    numbers = sorted(records(DeltaTable(str(lake / asset))), reverse=True)[:keep_versions]
+    numbers = sorted(records(lake / asset), reverse=True)[:keep_versions]
     for number in numbers:
         version = published(lake, asset, number)
         assert version

@@ -15,7 +15,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 KEEP_VERSIONS = 3
-COMMAND = [sys.executable, *"-m dagster job execute -m fruits_assets.definitions -j fruits_pipeline".split()]
+COMMAND = [sys.executable, "-m", "dagster", "job", "execute"]
+COMMAND += ["-m", "fruits_assets.definitions", "-j", "fruits_pipeline"]
 LIMIT_S = 600.0  # a run that takes longer is stuck
 _LAST_CHARACTERS = 3000
 _GONE_WITHIN_S = 20.0

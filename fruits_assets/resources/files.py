@@ -8,7 +8,11 @@ import shutil
 import uuid
 from collections.abc import Sequence
 
+import fsspec.config
 from upath import UPath
+
+# What another process has written has to be seen.
+fsspec.config.conf.setdefault("s3", {})["use_listings_cache"] = False
 
 _MAX_DIGESTED_BYTES = 64 * 1024**2
 _PROBE_BYTES = 1024**2

@@ -65,7 +65,7 @@ class Lake(dg.ConfigurableResource):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Lake]:
         """Refuse a place that cannot be written to, then pin what is current for the run."""
         refuse_unwritable(self._root)
-        run_id = context.run_id or uuid.uuid4().hex
+        run_id = context.run.run_id if context.run else uuid.uuid4().hex
         with running(self._root, run_id):
             self._report_dead_runs(context)
             self._pinned = {place.name: current_version(place) for place in self.places()}

@@ -7,8 +7,10 @@ whole or is not, and of two that follow the same version one fails.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -129,6 +131,8 @@ def version_at(place: UPath, number: int) -> Version | None:
         return None
     except ValueError as error:
         raise _damaged(entry) from error
+    if not actions:
+        raise _damaged(entry)
     record = next((a["commitInfo"].get(_RECORD) for a in actions if "commitInfo" in a), None)
     if record is None:
         return None
@@ -254,19 +258,26 @@ def storage_options(folder: UPath) -> dict[str, str] | None:
     import boto3
 
     session = boto3.Session()
-    client = session.client("s3")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL", ""))
     options = {
         "AWS_CONDITIONAL_PUT": "etag",  # of two commits with one number, the second is refused
-        "AWS_REGION": client.meta.region_name,
-        "AWS_ENDPOINT_URL": client.meta.endpoint_url,
-        "AWS_ALLOW_HTTP": str(client.meta.endpoint_url.startswith("http:")).lower(),
+        "AWS_REGION": session.region_name or _region_of(folder.path.split("/")[0]),
     }
+    if endpoint:
+        options |= {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http:"))}
     if credentials := session.get_credentials():
         frozen = credentials.get_frozen_credentials()
         options |= {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
         if frozen.token:
             options["AWS_SESSION_TOKEN"] = frozen.token
     return options
+
+
+@functools.cache
+def _region_of(bucket: str) -> str:
+    import boto3
+
+    return str(boto3.client("s3").head_bucket(Bucket=bucket)["BucketRegion"])
 
 
 def _opened(folder: UPath, number: int | None = None) -> Any:

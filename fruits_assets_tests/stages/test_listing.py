@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from fruits_assets.stages.listing import label_of, list_image_files, listing_fingerprint, refuse_empty
 from fruits_assets.stages.stage import StageInputError
 from fruits_assets_tests.conftest import write_image
-from fruits_assets_tests.stages.sources import write_small_tree
+from fruits_assets_tests.stages.sources import IGNORED_FILES, write_small_tree
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,65 @@ def test_empty_source_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "link").symlink_to(tmp_path / "elsewhere")
     refuse_empty(str(tmp_path / "source"))
+
+
+def test_listed_are_all_images_at_any_depth_but_hidden_ones(tmp_path: Path) -> None:
+    for name in IGNORED_FILES:
+        write_image(tmp_path / name, "red", format="PNG")
+    write_image(tmp_path / "in the root.png", "red")
+    write_image(tmp_path / "a" / "b" / "c" / "UPPER.JPG", "red")
+    for suffix in ("jpeg", "webp", "bmp", "tif", "TIFF"):
+        write_image(tmp_path / "a" / f"1.{suffix}", "red")
+    assert [file.path for file in list_image_files(str(tmp_path))] == [
+        "a/1.TIFF",
+        "a/1.bmp",
+        "a/1.jpeg",
+        "a/1.tif",
+        "a/1.webp",
+        "a/b/c/UPPER.JPG",
+        "in the root.png",
+    ]
+
+
+def test_a_file_is_listed_with_its_size_and_its_time_in_microseconds(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "a" / "1.png", "red")
+    os.utime(image, ns=(0, 1_700_000_000_123_456_789))
+    (file,) = list_image_files(str(tmp_path))
+    assert file == ("a/1.png", image.stat().st_size, 1_700_000_000_123_456, None)
+
+
+def test_what_cannot_be_an_image_is_listed_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "dangling.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).touch()
+    assert {file.path: file.reason for file in list_image_files(str(tmp_path))} == {
+        "caf\\xe9.jpg": "file name is not valid UTF-8",
+        "dangling.jpg": "cannot be read: No such file or directory",
+        "pipe.jpg": "not a regular file",
+    }
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_the_others_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_small_tree(tmp_path)
+    scandir = os.scandir
+
+    def refused(folder: str) -> Iterator[os.DirEntry[str]]:
+        if os.path.basename(folder) == "pear":  # the tests may be run by root, whom no folder refuses
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    listed = {file.path: file.reason for file in list_image_files(str(tmp_path))}
+    assert listed == {
+        "apple/0.png": None,
+        "apple/2.png": None,
+        "pear": "folder cannot be listed: Permission denied",
+    }
+
+
+def test_links_that_lead_in_a_circle_end(tmp_path: Path) -> None:
+    write_image(tmp_path / "a" / "1.png", "red")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert [file.path for file in list_image_files(str(tmp_path))] == ["a/1.png"]

@@ -1,0 +1,146 @@
+"""Which items make a task, and which files of a table are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from fruits_assets.stages import plan
+from fruits_assets.stages.plan import cut, kept_together, row_keys
+from fruits_assets.stages.stored import StoredFile
+
+MB = 1024**2
+
+
+def sizes_of_parts(sizes: Sequence[int], n_cores: int) -> list[list[int]]:
+    return [list(part) for part in cut(sizes, lambda size: size, n_cores)]
+
+
+# Tasks -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_cores", [1, 4, 64])
+def test_the_parts_are_the_whole_in_its_order(n_cores: int) -> None:
+    sizes = np.random.default_rng(n_cores).integers(0, 9 * MB, 500).tolist()
+    parts = sizes_of_parts(sizes, n_cores)
+    assert [size for part in parts for size in part] == sizes
+    assert all(parts)
+
+
+def test_of_nothing_there_is_no_part() -> None:
+    assert sizes_of_parts([], 4) == []
+
+
+def test_a_single_item_is_a_part() -> None:
+    assert sizes_of_parts([5], 4) == [[5]]
+
+
+def test_every_core_has_many_tasks_where_there_is_enough_to_do() -> None:
+    parts = sizes_of_parts([5 * MB] * 400, n_cores=4)
+    assert 4 * 8 <= len(parts) <= 4 * 32
+
+
+def test_a_little_work_is_not_cut_into_tasks_that_are_over_at_once() -> None:
+    sizes = [4096] * 100  # the smallest photos that there are, 7 MB with what each costs anyway
+    parts = sizes_of_parts(sizes, n_cores=64)
+    assert 2 <= len(parts) <= 5
+
+
+def test_tiny_images_cost_more_than_their_bytes() -> None:
+    assert len(sizes_of_parts([0] * 1000, n_cores=4)) > 16
+
+
+@pytest.mark.parametrize("n_cores", [1, 1000])
+def test_no_part_is_larger_than_a_file_should_be(n_cores: int) -> None:
+    parts = sizes_of_parts([3 * MB] * 10_000, n_cores)
+    assert max(map(sum, parts)) <= plan.FILE_BYTES
+    if n_cores == 1:
+        assert min(map(sum, parts[:-1])) > plan.FILE_BYTES - 8 * MB
+
+
+def test_an_item_that_is_larger_than_a_file_should_be_is_a_part_of_its_own() -> None:
+    huge = 2 * plan.FILE_BYTES
+    assert [huge] in sizes_of_parts([1, huge, 1], n_cores=2)
+    assert sizes_of_parts([huge, huge], n_cores=2) == [[huge], [huge]]
+
+
+# Files -------------------------------------------------------------------------------------------
+
+
+def files_of(*sizes: int) -> list[StoredFile]:
+    return [StoredFile(f"{i:04}.parquet", size, 1) for i, size in enumerate(sizes)]
+
+
+def test_files_stay_while_there_are_few_small_ones() -> None:
+    files = files_of(100 * MB, *[1] * 256)
+    kept, groups = kept_together(files)
+    assert sorted(kept) == files
+    assert groups == []
+
+
+def test_too_many_small_files_are_put_together_and_large_ones_stay() -> None:
+    files = files_of(64 * MB, *[MB] * 300, 500 * MB)
+    kept, groups = kept_together(files)
+    assert kept == [files[0], files[-1]]
+    assert sorted(file for group in groups for file in group) == files[1:-1]
+    assert [len(group) for group in groups] == [128, 128, 44]
+
+
+def test_what_is_put_together_is_no_larger_than_a_file_should_be() -> None:
+    sizes = np.random.default_rng(0).integers(1, plan.FILE_BYTES // 2, 400).tolist()
+    _, groups = kept_together(files_of(*sizes))
+    assert sum(map(len, groups)) == 400
+    assert all(groups)
+    assert max(sum(file.size_bytes for file in group) for group in groups) <= plan.FILE_BYTES
+
+
+def test_small_files_become_few_for_good() -> None:
+    """Or every run would write the same rows again."""
+    _, groups = kept_together(files_of(*[MB] * 1000))
+    merged = files_of(*(sum(file.size_bytes for file in group) for group in groups))
+    assert kept_together(merged)[1] == []
+
+
+def test_a_table_without_files_stays_so() -> None:
+    assert kept_together([]) == ([], [])
+
+
+# Keys --------------------------------------------------------------------------------------------
+
+
+def test_equal_rows_have_equal_keys_and_others_do_not() -> None:
+    rows = [
+        ("a", "b"),
+        ("ab", ""),
+        ("", "ab"),
+        ("b", "a"),
+        ("a", "c"),
+        ("A", "b"),
+        ("ä", "b"),
+        ("a\u0308", "b"),
+    ]
+    keys = row_keys(*zip(*rows, strict=True))
+    assert keys.dtype == np.uint64
+    assert len(set(keys.tolist())) == len(rows)
+    again = row_keys(*zip(*reversed(rows), strict=True))
+    assert again[::-1].tolist() == keys.tolist()
+
+
+def test_keys_are_the_same_in_every_process() -> None:
+    """They are compared with those of workers, whose `hash` is another one."""
+    assert row_keys(["Banana/1.jpg"]).tolist() == [int.from_bytes(DIGEST, "little")]
+
+
+# blake2b of 8 bytes, as b2sum -l 64 gives it.
+DIGEST = bytes.fromhex("f834649d50cba105")
+
+
+def test_no_rows_have_no_keys() -> None:
+    assert row_keys([]).tolist() == row_keys([], []).tolist() == []
+
+
+def test_columns_of_unequal_length_are_an_error() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        row_keys(["a", "b"], ["c"])
