@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, resources
 from fruits_assets.resources.lake import Lake
@@ -48,14 +51,16 @@ class Graph:
         self,
         selection: Sequence[str] | None = None,
         config: dict[str, dict[str, Any]] | None = None,
+        **more: Any,
     ) -> dg.ExecuteInProcessResult:
-        """Materialize; `config` is by asset."""
+        """Materialize; `config` is by asset, `more` is for Dagster."""
         settings = Settings(images=str(self.source), lake=str(self.lake_root), weights=self.weights)
         return dg.materialize(
             cast("Sequence[dg.AssetsDefinition]", GRAPH),
             resources=resources(settings),
             selection=selection,
             run_config={"ops": {asset: {"config": values} for asset, values in (config or {}).items()}},
+            **more,
         )
 
     def copy(self, folder: Path) -> Graph:
@@ -63,7 +68,17 @@ class Graph:
         copied = Graph(folder / "source", folder / "lake", self.weights)
         shutil.copytree(self.source, copied.source, symlinks=True)
         shutil.copytree(self.lake_root, copied.lake_root, symlinks=True)
+        # All that a lake knows of its source.
+        before, after = (sha256(str(graph.source).encode()).hexdigest() for graph in (self, copied))
+        for entry in copied.lake_root.glob("raw_images/_delta_log/*.json"):
+            entry.write_text(entry.read_text().replace(before, after))
         return copied
+
+    def rows(self, asset: str) -> pa.Table:
+        """The published rows of an asset, by path where they have one."""
+        tables = [pq.read_table(uri) for uri in self.lake.current(asset).table.uris]
+        rows = pa.concat_tables(tables)
+        return rows.sort_by("path") if "path" in rows.column_names else rows
 
 
 def sample_source(folder: Path, images_per_label: int = 2) -> Path:

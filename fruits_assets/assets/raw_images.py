@@ -140,7 +140,7 @@ def raw_images(
         told_apart_by=["content_digest"],
         beside={
             LAST: None if is_other_source else last,
-            PREVIOUS: None if config.reread else lake.reusable("raw_images", code_version(context), **origin),
+            PREVIOUS: None if config.reread else lake.reusable("raw_images", code_version(context)),
         },
         recorded_params=origin,
         is_unchanged=lambda facts: (

@@ -113,15 +113,15 @@ class Lake(dg.ConfigurableResource):
             return self._pinned.get(asset)
         return current_version(self.place(asset))
 
-    def at(self, asset: str, number: int) -> Version:
+    def at(self, asset: str, number: int, otherwise: str) -> Version:
         """The version of that number.
 
         Raises:
-            LakeError: it is no longer kept.
+            LakeError: it is no longer kept; says what to do `otherwise`.
         """
         version = version_at(self.place(asset), number)
         if version is None or not version.is_intact():
-            raise LakeError(f"The lake '{self.root}' no longer has version {number} of {asset}.")
+            raise LakeError(f"The lake '{self.root}' no longer has version {number} of {asset}. {otherwise}")
         return version
 
     def reusable(self, asset: str, code_version: str, **params: Any) -> Version | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -44,7 +43,7 @@ def test_every_asset_is_published_with_its_rows_and_passes_its_checks(materializ
         "pca_features_csv": N_IMAGES,
     }
     evaluations = materialized.result.get_asset_check_evaluations()
-    assert len(evaluations) == 14
+    assert len(evaluations) == 17
     # One of 25 files is broken on purpose: 96 % are readable.
     assert [e.check_name for e in evaluations if not e.passed] == []
 
@@ -58,9 +57,7 @@ def test_odd_names_survive_to_the_csv_and_back(materialized: Materialized) -> No
 
 def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Materialized) -> None:
     """From the published features on, in NumPy alone."""
-    lake = materialized.graph.lake
-    uri = lake.current("mobilenet_features").uri
-    table = pq.read_table(f"{uri}/features.parquet").sort_by("path")
+    table = materialized.graph.rows("mobilenet_features")
     features = np.array(table["features"].to_pylist())
     std = features.std(axis=0, ddof=1)
     scaled = (features - features.mean(axis=0)) / np.where(std > 0, std, np.inf)
@@ -154,17 +151,18 @@ def test_the_documented_columns_are_those_that_are_stored(materialized: Material
 
 
 def test_the_published_model_is_a_spark_ml_model(spark: SparkSession, materialized: Materialized) -> None:
-    model = PCAModel.load(f"{materialized.graph.lake.current('pca_model').uri}/pca_model")
+    model = PCAModel.load(f"{materialized.graph.lake.current('pca_model').folder}/pca_model")
     assert model.pc.toArray().shape == (1280, N_IMAGES - 1)
 
 
-def test_current_json_is_small_and_says_what_made_the_table(materialized: Materialized) -> None:
-    path = materialized.graph.lake_root / "mobilenet_features" / "current.json"
-    assert path.stat().st_size < 10_000
-    current = json.loads(path.read_text())
-    assert current["inputs"].keys() == {"raw_images", "mobilenet_model"}
-    assert current["params"]["batch_size"] == 2
-    assert {"pyspark", "numpy", "ai-edge-litert"} <= current["libraries"].keys()
+def test_the_log_is_small_and_says_what_made_the_table(materialized: Materialized) -> None:
+    (entry,) = (materialized.graph.lake_root / "mobilenet_features" / "_delta_log").glob("*.json")
+    assert entry.stat().st_size < 20_000
+    assert "Banana" not in entry.read_text()  # it outlives the rows
+    current = materialized.graph.lake.current("mobilenet_features")
+    assert current.inputs == {"raw_images": 0, "mobilenet_model": 0}
+    assert current.params["batch_size"] == 2
+    assert {"pyspark", "numpy", "ai-edge-litert"} <= current.libraries.keys()
 
 
 def test_a_second_run_over_the_same_photos_keeps_every_data_version(
@@ -178,7 +176,7 @@ def test_a_second_run_over_the_same_photos_keeps_every_data_version(
     graph.materialize(selection)
     for asset in selection:
         after = graph.lake.current(asset)
-        assert after.version != before[asset].version
+        assert after.number == before[asset].number + 1
         assert after.data_version == before[asset].data_version
 
 
@@ -219,14 +217,12 @@ def test_unchanged_photos_are_neither_read_nor_computed_again(
 
 def test_only_new_content_is_computed(materialized: Materialized, tmp_path: Path) -> None:
     graph = materialized.graph.copy(tmp_path)
-    columns = ["path", "features"]
 
-    def features() -> dict[str, list[float]]:
-        uri = graph.lake.current("mobilenet_features").uri
-        table = pq.read_table(f"{uri}/features.parquet", columns=columns).to_pydict()
+    def features(graph: Graph) -> dict[str, list[float]]:
+        table = graph.rows("mobilenet_features").to_pydict()
         return dict(zip(table["path"], table["features"], strict=True))
 
-    before = features()
+    before = features(graph)
     (graph.source / "Banana" / "r_0_100.jpg").unlink()
     shutil.move(graph.source / "Lemon" / "r_0_100.jpg", graph.source / "Lemon" / "renamed.jpg")
     shutil.copy(SAMPLE_IMAGES / "Corn" / "r_9_100.jpg", graph.source / "Corn" / "new.jpg")
@@ -238,7 +234,7 @@ def test_only_new_content_is_computed(materialized: Materialized, tmp_path: Path
         "computed": 2,
         "reused": N_IMAGES - 2,
     }
-    after = features()
+    after = features(graph)
     expected = dict(before)
     expected["Lemon/renamed.jpg"] = expected.pop("Lemon/r_0_100.jpg")
     del expected["Banana/r_0_100.jpg"]
@@ -249,9 +245,7 @@ def test_only_new_content_is_computed(materialized: Materialized, tmp_path: Path
 
     everything = Graph(graph.source, tmp_path / "fresh lake")
     everything.materialize(["raw_images", "mobilenet_model", "mobilenet_features"])
-    uri = everything.lake.current("mobilenet_features").uri
-    table = pq.read_table(f"{uri}/features.parquet", columns=columns).to_pydict()
-    assert dict(zip(table["path"], table["features"], strict=True)) == after
+    assert features(everything) == after
 
 
 def test_unchanged_weights_are_converted_once_and_a_damaged_flatbuffer_again(
@@ -264,16 +258,17 @@ def test_unchanged_weights_are_converted_once_and_a_damaged_flatbuffer_again(
         before = graph.lake.current("mobilenet_model")
         result = graph.materialize(["mobilenet_model"])
         after = graph.lake.current("mobilenet_model")
-        assert after.version != before.version
+        (event,) = result.asset_materializations_for_node("mobilenet_model")
+        reused = bool(event.metadata["reused"].value)
+        assert (after == before) is reused  # what is unchanged is not published anew
         assert after.data_version == before.data_version
-        flatbuffer = (Path(after.uri) / "mobilenet_v2.tflite").read_bytes()
+        flatbuffer = (Path(after.folder) / "mobilenet_v2.tflite").read_bytes()
         assert hashlib.sha256(flatbuffer).hexdigest() == after.facts["fingerprint"]
         assert all(check.passed for check in result.get_asset_check_evaluations())
-        (event,) = result.asset_materializations_for_node("mobilenet_model")
-        return not event.metadata["reused"].value
+        return not reused
 
     assert not converted()
-    (Path(graph.lake.current("mobilenet_model").uri) / "mobilenet_v2.tflite").write_bytes(b"damaged")
+    (Path(graph.lake.current("mobilenet_model").folder) / "mobilenet_v2.tflite").write_bytes(b"damaged")
     assert converted()
 
 
@@ -289,9 +284,9 @@ def test_one_new_photo_changes_the_data_versions_from_there_on_and_removed_ones_
     graph.materialize(selection)
     for asset in selection:
         assert graph.lake.current(asset).data_version != before[asset]
-    paths = pq.read_table(f"{graph.lake.current('mobilenet_features').uri}/features.parquet")["path"]
-    assert "Lemon/renamed.jpg" in paths.to_pylist()
-    assert "Lemon/r_0_100.jpg" not in paths.to_pylist()
+    paths = graph.rows("mobilenet_features")["path"].to_pylist()
+    assert "Lemon/renamed.jpg" in paths
+    assert "Lemon/r_0_100.jpg" not in paths
 
 
 def test_settings_that_change_the_data_change_its_version_and_others_do_not(
@@ -307,7 +302,7 @@ def test_settings_that_change_the_data_change_its_version_and_others_do_not(
     assert version_after("pca_model", {"n_components": 500}) == everything  # there are only 23
     five = version_after("pca_model", {"n_components": 5})
     assert five != everything
-    ratios = PCAModel.load(f"{graph.lake.current('pca_model').uri}/pca_model").explainedVariance
+    ratios = PCAModel.load(f"{graph.lake.current('pca_model').folder}/pca_model").explainedVariance
     target = float(ratios.toArray().sum()) - 1e-9
     assert version_after("pca_model", {"target_variance": target}) == five
     vector = version_after("pca_features_csv", {"layout": "vector"})
@@ -336,13 +331,43 @@ def test_a_failing_stage_leaves_the_published_version_and_no_rubbish(
 ) -> None:
     graph = materialized.graph.copy(tmp_path)
     before = graph.lake.current("mobilenet_features")
-    flatbuffer = Path(graph.lake.current("mobilenet_model").uri) / "mobilenet_v2.tflite"
-    flatbuffer.write_bytes(b"changed by somebody")
-    with pytest.raises(Exception, match="Materialize mobilenet_model again"):
+    shutil.copy(SAMPLE_IMAGES / "Corn" / "r_9_100.jpg", graph.source / "Corn" / "new.jpg")
+    graph.materialize(["raw_images"])
+    for uri in graph.lake.current("raw_images").table.uris:
+        flip_bits_of_the_pictures(Path(uri))
+    with pytest.raises(Exception, match=r"is damaged.*Materialize raw_images again"):
         graph.materialize(["mobilenet_features"])
     assert graph.lake.current("mobilenet_features") == before
-    versions = [folder.name for folder in (graph.lake_root / "mobilenet_features/versions").iterdir()]
-    assert versions == [before.version]
+    versions = [folder.name for folder in (graph.lake_root / "mobilenet_features/_versions").iterdir()]
+    assert versions == [before.name]
+
+    # What was found damaged is read from the source by the next run, which then has all it needs.
+    result = graph.materialize(["raw_images", "mobilenet_features"])
+    assert counts(result)["read"] == 1
+    assert counts(result)["computed"] == 1
+    assert len(graph.rows("mobilenet_features")) == N_IMAGES + 1
+
+
+def flip_bits_of_the_pictures(file: Path) -> None:
+    """64 bytes in the middle of the column that has the pictures."""
+    column = pq.ParquetFile(file).metadata.row_group(0).column(2)
+    assert column.path_in_schema == "content"
+    content = bytearray(file.read_bytes())
+    start = column.data_page_offset + column.total_compressed_size // 2
+    content[start : start + 64] = bytes(byte ^ 0xFF for byte in content[start : start + 64])
+    file.write_bytes(content)
+
+
+def test_a_damaged_network_is_named_before_a_stage_fails_over_it(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    (Path(graph.lake.current("mobilenet_model").folder) / "mobilenet_v2.tflite").write_bytes(b"changed")
+    (graph.source / "Banana" / "r_0_100.jpg").unlink()
+    with pytest.raises(
+        Exception, match=r"mobilenet_model in .* is damaged.*Materialize mobilenet_model again"
+    ):
+        graph.materialize(["raw_images", "mobilenet_features"])
 
 
 def test_every_asset_explains_itself() -> None:
@@ -356,7 +381,6 @@ def test_every_asset_explains_itself() -> None:
 
 
 def test_moments_of_the_published_features_are_those_in_the_scaler(materialized: Materialized) -> None:
-    uri = materialized.graph.lake.current("mobilenet_features").uri
-    features = np.array(pq.read_table(f"{uri}/features.parquet")["features"].to_pylist(), np.float64)
+    features = np.array(materialized.graph.rows("mobilenet_features")["features"].to_pylist(), np.float64)
     shown = materialized.metadata("scaled_features")
     assert shown["constant_features"] == (moments_of(features, full=False).std == 0).sum()
