@@ -25,7 +25,7 @@ from pipeline_process import KEEP_VERSIONS, Pipeline, Surroundings, pipeline, wa
 from fruits_assets.mobilenet.weights import DEMO, SAMPLE_IMAGES
 
 TOLERANCE = 1e-9  # of a score, relative to the largest
-_MAX_KILLS_IN_A_ROW = 3
+_MAX_KILLS_IN_A_ROW = 4
 _FIRST_RUN_S = 25.0  # the first kill's guess of how long a run takes
 _POLL_S, _WATCH_S = 0.01, 0.0005
 _MAX_DELAY_S = 0.04
@@ -254,11 +254,11 @@ def facts(folder: Path) -> set[str]:
 
 
 def run_trial(trial: Trial, n_kills: int) -> None:
-    """Kill, and every one to three kills do not."""
+    """Kill, and every one to four kills do not."""
     in_a_row = 0
     while trial.counts.kills < n_kills:
         in_a_row = in_a_row + 1 if trial.kill_one() else 0
-        if in_a_row == _MAX_KILLS_IN_A_ROW or (in_a_row and trial.rng.random() < 1 / 3):
+        if in_a_row == _MAX_KILLS_IN_A_ROW or (in_a_row and trial.rng.random() < 1 / _MAX_KILLS_IN_A_ROW):
             trial.undisturbed()
             in_a_row = 0
     if in_a_row:

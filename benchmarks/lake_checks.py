@@ -151,7 +151,7 @@ def published(lake: Path, asset: str, number: int | None = None) -> Published | 
 def records(folder: Path) -> dict[int, Mapping[str, Any]]:
     """The records of an asset's versions, by number.
 
-    Not by `DeltaTable.history`, which numbers the commits wrongly in a table that is opened at an older version.
+    Not by `DeltaTable.history`: of a table opened at an older version, that numbers the commits wrongly.
 
     Raises:
         TornError: an entry of the log is no JSON.

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import pyarrow.parquet as pq
+import os
 
-from fruits_assets.definitions import Settings, from_environment
+import dagster as dg
+import pyarrow.parquet as pq
+from dagster import AssetCheckEvaluation
+
+from fruits_assets.definitions import Settings, defs, from_environment, lake
 from fruits_assets.resources.lake import Lake
 from fruits_assets.stages.pca_features_csv import CSV, PARQUET
 
 _ROWS, _COMPONENTS = 5, 4
 
 
-def summary(lake: Lake) -> str:
+def summary(of: Lake) -> str:
     """Images per label, explained variance, where the results are and their first rows.
 
     Raises:
         LakeError: the graph has not been materialized.
     """
-    images, network, model = map(lake.current, ("raw_images", "mobilenet_model", "pca_model"))
-    lake.current("pca_features_csv")
-    folder = lake.place("pca_features_csv")
+    images, network, model = map(of.current, ("raw_images", "mobilenet_model", "pca_model"))
+    of.current("pca_features_csv")
+    folder = of.place("pca_features_csv")
     with (folder / PARQUET).open("rb") as file:
         table = pq.ParquetFile(file)
         labels = table.read(columns=["label"])["label"].value_counts().to_pylist()
@@ -60,9 +64,26 @@ def _cell(value: object) -> str:
     return str(value).replace("\n", "\\n")
 
 
+def failed_checks(instance: dg.DagsterInstance) -> list[str]:
+    """The checks that did not pass when their asset was last looked at, with their numbers."""
+    keys = sorted(defs.resolve_asset_graph().asset_check_keys)
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    lines = []
+    for key in keys:
+        event = records[key].event if key in records else None
+        details = event.dagster_event.event_specific_data if event and event.dagster_event else None
+        if isinstance(details, AssetCheckEvaluation) and not details.passed:
+            numbers = ", ".join(f"{name} {value.value}" for name, value in details.metadata.items())
+            lines.append(f"Check failed: {key.asset_key.to_user_string()} {key.name} ({numbers})")
+    return lines
+
+
 def main() -> None:
-    """Print the summary of the lake that the settings name."""
-    print(f"\n{summary(Lake(root=from_environment(Settings).lake))}\n")
+    """Print the summary of the lake that the settings name, and the failed checks of DAGSTER_HOME."""
+    print(f"\n{summary(lake(from_environment(Settings)))}\n")
+    if "DAGSTER_HOME" in os.environ:
+        with dg.DagsterInstance.get() as instance:
+            print("".join(f"{line}\n" for line in failed_checks(instance)))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
@@ -33,11 +33,12 @@ ODD_NAMES = [
 
 @dataclass
 class Graph:
-    """A source and a lake, to be materialized with the product's own resources."""
+    """A source and a lake, to be materialized with the product's own resources; `keep` is for retention."""
 
     source: Path
     lake_root: Path
     weights: str = "untrained"
+    keep: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def lake(self) -> Lake:
@@ -54,7 +55,8 @@ class Graph:
         **more: Any,
     ) -> dg.ExecuteInProcessResult:
         """Materialize; `config` is by asset, `more` is for Dagster."""
-        settings = Settings(images=str(self.source), lake=str(self.lake_root), weights=self.weights)
+        of_graph = {"images": str(self.source), "lake": str(self.lake_root), "weights": self.weights}
+        settings = Settings.model_validate({**of_graph, **self.keep})
         return dg.materialize(
             cast("Sequence[dg.AssetsDefinition]", GRAPH),
             resources=resources(settings),
