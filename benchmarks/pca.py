@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -31,14 +31,14 @@ from pyspark.sql import functions as F
 from fruits_assets.mobilenet.extractor import N_FEATURES
 from fruits_assets.resources.spark import LocalSpark
 from fruits_assets.stages import mobilenet_features, pca_model, scaled_features
-from fruits_assets.stages.arrow import arrow_batches_of, fixed_length_arrays
+from fruits_assets.stages.arrow import fixed_length_arrays
 from fruits_assets.stages.moments import Matrix, column_moments
+from fruits_assets.stages.parquet import spread, write_rows
+from fruits_assets.stages.stored import Output, Stored, StoredFile, StoredTable
 
 MAX_RELATIVE_DIFFERENCE = 1e-9  # of an explained variance, and of the scaler's means and deviations
 MAX_COMPONENT_DIFFERENCE = 1e-6  # of an entry, 0 to 1
 
-# What the stages read of `mobilenet_features`.
-_COLUMNS = "path string, label string, features array<float>"
 _N_FACTORS, _NOISE = 512, 0.1
 _N_LABELS = 130
 _ROWS_PER_TASK = 1024
@@ -100,40 +100,40 @@ def _linear_algebra(spark: SparkSession, openblas: str | None) -> str:
     return f"Java ({', '.join(names)}): {why}"
 
 
-def write_features(spark: SparkSession, folder: Path, n_rows: int, seed: int) -> None:
+def write_features(spark: SparkSession, folder: Path, n_rows: int, seed: int) -> Stored:
     """Write a features table: factors of falling weight and noise, in columns of many scales."""
-    n_tasks = -(-n_rows // _ROWS_PER_TASK)
-    with arrow_batches_of(spark, _ROWS_PER_TASK):
-        spark.range(0, n_rows, 1, n_tasks).mapInArrow(_synthesize(seed), _COLUMNS).write.parquet(
-            str(folder / mobilenet_features.FEATURES)
-        )
+    output = Output(str(folder), "synthetic-0")
+    starts = range(0, n_rows, _ROWS_PER_TASK)
+    files = spread(spark, [(start, min(start + _ROWS_PER_TASK, n_rows)) for start in starts]).map(
+        _synthesize(seed, output)
+    )
+    return Stored(StoredTable(output.asset, files.collect()), output.folder)
 
 
-def _synthesize(seed: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def synthesize(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _synthesize(seed: int, output: Output) -> Callable[[tuple[int, int]], StoredFile]:
+    def synthesize(bounds: tuple[int, int]) -> StoredFile:
         of_columns = np.random.default_rng(seed)
         loadings = of_columns.standard_normal((_N_FACTORS, N_FEATURES))
         loadings /= np.sqrt(np.arange(1, _N_FACTORS + 1))[:, None]
         scale = of_columns.uniform(0.05, 1.0, N_FEATURES)
         offset = of_columns.uniform(0.1, 2.0, N_FEATURES)
-        for batch in batches:
-            ids = batch["id"].to_numpy()
-            of_rows = np.random.default_rng([seed, int(ids[0])])
-            values = of_rows.standard_normal((len(ids), _N_FACTORS)) @ loadings
-            values += _NOISE * of_rows.standard_normal(values.shape)
-            labels = [f"label {number % _N_LABELS}" for number in ids]
-            paths = [f"{label}/{number:08}.jpg" for label, number in zip(labels, ids, strict=True)]
-            features = fixed_length_arrays((values * scale + offset).astype(np.float32))
-            yield pa.RecordBatch.from_arrays([paths, labels, features], ["path", "label", "features"])
+        ids = np.arange(*bounds)
+        of_rows = np.random.default_rng([seed, int(ids[0])])
+        values = of_rows.standard_normal((len(ids), _N_FACTORS)) @ loadings
+        values += _NOISE * of_rows.standard_normal(values.shape)
+        labels = [f"label {number % _N_LABELS}" for number in ids]
+        paths = [f"{label}/{number:08}.jpg" for label, number in zip(labels, ids, strict=True)]
+        features = fixed_length_arrays((values * scale + offset).astype(np.float32))
+        columns = [pa.array(paths), pa.array(labels), pa.array(["0" * 64] * len(ids)), features]
+        return write_rows(output, pa.table(columns, schema=mobilenet_features.SCHEMA))
 
     return synthesize
 
 
-def fit_as_the_stages_do(spark: SparkSession, folder: Path, n_components: int) -> Fit:
+def fit_as_the_stages_do(spark: SparkSession, features: Stored, scaled: Stored, n_components: int) -> Fit:
     """What `scaled_features` and `pca_model` compute from the features and from the scaled features."""
-    moments = column_moments(spark, str(folder / mobilenet_features.FEATURES), "features", N_FEATURES)
-    scaled = str(folder / scaled_features.SCALED_FEATURES)
-    found = pca_model.decompose(column_moments(spark, scaled, "scaled_features", N_FEATURES, full=True))
+    moments = column_moments(spark, features.table, "features", N_FEATURES)
+    found = pca_model.decompose(column_moments(spark, scaled.table, "scaled_features", N_FEATURES, full=True))
     return Fit(
         moments.mean,
         moments.std,
@@ -142,22 +142,22 @@ def fit_as_the_stages_do(spark: SparkSession, folder: Path, n_components: int) -
     )
 
 
-def fit_by_spark_ml(spark: SparkSession, folder: Path, n_components: int) -> Fit:
+def fit_by_spark_ml(spark: SparkSession, features: Stored, scaled: Stored, n_components: int) -> Fit:
     """StandardScaler and PCA of Spark ML; the scaled vectors, which PCA reads more than once, are kept."""
-    features = _vectors(spark, folder / mobilenet_features.FEATURES, "features")
+    vectors = _vectors(spark, features, "features")
     scaler = StandardScaler(withMean=True, withStd=True, inputCol="features", outputCol="scaled_features")
-    scaler_model = scaler.fit(features)
-    scaled = _vectors(spark, folder / scaled_features.SCALED_FEATURES, "scaled_features")
-    scaled.persist(StorageLevel.MEMORY_AND_DISK)
+    scaler_model = scaler.fit(vectors)
+    scaled_vectors = _vectors(spark, scaled, "scaled_features")
+    scaled_vectors.persist(StorageLevel.MEMORY_AND_DISK)
     try:
         pca = PCA(k=n_components, inputCol="scaled_features", outputCol="pca_features")
-        return _fit(scaler_model, pca.fit(scaled))
+        return _fit(scaler_model, pca.fit(scaled_vectors))
     finally:
-        scaled.unpersist()
+        scaled_vectors.unpersist()
 
 
-def _vectors(spark: SparkSession, table: Path, column: str) -> DataFrame:
-    return spark.read.parquet(str(table)).select(array_to_vector(F.col(column)).alias(column))
+def _vectors(spark: SparkSession, stored: Stored, column: str) -> DataFrame:
+    return spark.read.parquet(*stored.table.uris).select(array_to_vector(F.col(column)).alias(column))
 
 
 def _fit(scaler: StandardScalerModel, model: PCAModel) -> Fit:
@@ -169,14 +169,16 @@ def _fit(scaler: StandardScalerModel, model: PCAModel) -> Fit:
     )
 
 
-def run_stages(spark: SparkSession, folder: Path, n_components: int) -> None:
-    """The two stages as they are, with all they write and check, in the folder of the features."""
-    scaled_features.scaled_features(
-        spark, {"mobilenet_features": str(folder)}, str(folder), scaled_features.Params()
+def run_stages(spark: SparkSession, features: Stored, folder: Path, n_components: int) -> Stored:
+    """The two stages as they are, with all they write and check; returns the scaled features."""
+    output = Output(str(folder / "scaled"), "run-0")
+    result = scaled_features.scaled_features(
+        spark, {"mobilenet_features": features}, output, scaled_features.Params()
     )
-    pca_model.pca_model(
-        spark, {"scaled_features": str(folder)}, str(folder / "pca"), pca_model.Params(n_components, None)
-    )
+    scaled = result.stored(output)
+    params = pca_model.Params(n_components, None)
+    pca_model.pca_model(spark, {"scaled_features": scaled}, Output(str(folder / "pca"), "run-0"), params)
+    return scaled
 
 
 def relative_difference(found: Matrix, expected: Matrix, scale: Matrix | None = None) -> float:
@@ -197,24 +199,24 @@ def run(
     spark = session.spark
     folder, few = scratch / "features", scratch / "few_features"
     print(f"writing {n_rows:,} rows of {N_FEATURES} features", flush=True)
-    write_features(spark, folder, n_rows, seed)
-    write_features(spark, few, min(n_rows, _WARM_UP_ROWS), seed + 1)
+    features = write_features(spark, folder, n_rows, seed)
+    few_features = write_features(spark, few, min(n_rows, _WARM_UP_ROWS), seed + 1)
 
     print("running the two stages as they are", flush=True)
-    run_stages(spark, few, n_components)
-    _, stages = timed(partial(run_stages, spark, folder, n_components))
+    few_scaled = run_stages(spark, few_features, few, n_components)
+    scaled, stages = timed(partial(run_stages, spark, features, folder, n_components))
 
     contenders = {"the stages' fits": fit_as_the_stages_do, "Spark ML": fit_by_spark_ml}
     startup_s = {}
     for name, contender in contenders.items():
         print(f"warming up {name}", flush=True)
-        startup_s[name] = timed(partial(contender, spark, few, n_components))[1].seconds
+        startup_s[name] = timed(partial(contender, spark, few_features, few_scaled, n_components))[1].seconds
     fits: dict[str, Fit] = {}
     costs: dict[str, list[Cost]] = {name: [] for name in contenders}
     for number in range(rounds):
         # The other one first in every second round, so that neither always has the warmer machine.
         for name in list(contenders)[:: 1 if number % 2 == 0 else -1]:
-            fits[name], cost = timed(partial(contenders[name], spark, folder, n_components))
+            fits[name], cost = timed(partial(contenders[name], spark, features, scaled, n_components))
             costs[name].append(cost)
             print(f"round {number + 1}, {name}: {cost.seconds:.1f} s", flush=True)
     ours, theirs = (min(costs[name], key=lambda cost: cost.seconds) for name in contenders)

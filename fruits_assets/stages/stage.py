@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import pyarrow as pa
 
-from fruits_assets.stages.stored import Output, Stored, StoredFile
+from fruits_assets.stages.stored import ROWS, Output, Stored, StoredFile, StoredTable
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,6 +33,10 @@ class StageResult:
     schema: Mapping[str, str]
     tables: Mapping[str, Sequence[StoredFile]]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def stored(self, output: Output) -> Stored:
+        """What was written, as the next stage reads it."""
+        return Stored(StoredTable(output.asset, self.tables[ROWS]), output.folder)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

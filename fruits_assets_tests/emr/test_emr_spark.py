@@ -16,6 +16,7 @@ import boto3
 import dagster as dg
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
@@ -124,10 +125,11 @@ def cluster_of(fake_emr: FakeEmr, project: Project) -> str:
     return cluster.id
 
 
-def table(project: Project, asset: str, name: str) -> dict[str, list[float]]:
+def table(project: Project, asset: str) -> dict[str, list[float]]:
     """Path to the values of the last column of a published table."""
-    uri = project.lake.current(asset).uri.removeprefix("s3://")
-    columns = pq.read_table(f"{uri}/{name}", filesystem=fsspec.filesystem("s3"))
+    s3 = fsspec.filesystem("s3")
+    uris = project.lake.current(asset).table.uris
+    columns = pa.concat_tables([pq.read_table(uri.removeprefix("s3://"), filesystem=s3) for uri in uris])
     return dict(zip(columns["path"].to_pylist(), columns.columns[-1].to_pylist(), strict=True))
 
 
@@ -155,9 +157,9 @@ def test_the_whole_graph_on_a_cluster_gives_what_a_local_run_gives(
 
     local = Graph(project.source, tmp_path / "local")
     local.materialize()
-    features = pq.read_table(f"{local.lake.current('mobilenet_features').uri}/features.parquet")
+    features = local.rows("mobilenet_features")
     expected = dict(zip(features["path"].to_pylist(), features["features"].to_pylist(), strict=True))
-    found = table(project, "mobilenet_features", "features.parquet")
+    found = table(project, "mobilenet_features")
     assert found.keys() == expected.keys()
     for path, values in expected.items():
         np.testing.assert_allclose(found[path], values, atol=1e-4)

@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,6 @@ class Worker:
     def executors(self) -> set[str]:
         """The ids of those it has ever started."""
         return {folder.name for folder in self.folder.glob("work/app-*/*")}
-
-    @property
-    def newest_shuffle(self) -> int:
-        """The highest number of a shuffle of which it has a file, or -1."""
-        return max((int(file.name.split("_")[1]) for file in self._shuffle_files), default=-1)
-
-    @property
-    def _shuffle_files(self) -> Iterator[Path]:
-        return self.folder.glob("local/**/shuffle_*_0.data")
 
     def crash(self) -> None:
         """What a power cut does: daemon, executor and its Python are gone at once, and the disk with them."""
@@ -166,7 +157,8 @@ def _kill_with_descendants(process: subprocess.Popen[bytes]) -> None:
         family = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGKILL)
         for member in family:
-            if member.is_running():
+            # It may end by itself at any moment, its executor being gone.
+            with suppress(psutil.NoSuchProcess):
                 member.kill()
         process.wait()
         psutil.wait_procs(family, timeout=30)

@@ -21,7 +21,7 @@ import pytest
 from dagster._core.definitions.scoped_resources_builder import ScopedResourcesBuilder
 from upath import UPath
 
-from fruits_assets.resources import files, published
+from fruits_assets.resources import published
 from fruits_assets.resources.files import LakeError
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.published import ConflictError, Version, derived_data_version, storage_options
@@ -309,7 +309,7 @@ def test_a_full_disk_is_refused_before_any_work(local: Lake, monkeypatch: pytest
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LakeError, match=r"No space left on device.*free space there"), in_a_run(local):
         pass
     assert list(Path(local.root).iterdir()) == []
@@ -412,7 +412,7 @@ def test_what_has_not_been_current_for_long_goes_though_few_versions_followed(la
 
 
 def replace_keep(lake: Lake, **keep: int) -> Lake:
-    return Lake(**{"root": lake.root, "keep_versions": 2, "keep_minutes": 0, **keep})
+    return Lake.model_validate({**lake.model_dump(), **keep})
 
 
 def test_another_run_may_be_at_work_while_one_publishes(lake: Lake) -> None:

@@ -20,6 +20,7 @@ from fruits_assets.resources.spark import LocalSpark, SparkSetupError
 from fruits_assets.stages import progress as progress_module
 from fruits_assets.stages.progress import progress, progress_line
 from fruits_assets.stages.stage import Stage, StageResult, logger
+from fruits_assets.stages.stored import Output, Stored, StoredTable
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,24 @@ class Params:
     n_rows: int
 
 
-def talking_stage(spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params) -> StageResult:
-    logger.info("counting for %s", output)
-    return StageResult(spark.range(params.n_rows).count(), {"id": "bigint"}, {"inputs": dict(inputs)})
+OUTPUT = Output("/lake/probe", "run-0")
 
 
-def failing_stage(spark: SparkSession, inputs: Mapping[str, str], output: str, params: Params) -> StageResult:
-    raise ValueError(f"{output} is no good")
+def talking_stage(
+    spark: SparkSession, inputs: Mapping[str, Stored], output: Output, params: Params
+) -> StageResult:
+    logger.info("counting for %s", output.asset)
+    return StageResult(spark.range(params.n_rows).count(), {"id": "bigint"}, {}, {"inputs": dict(inputs)})
+
+
+def failing_stage(
+    spark: SparkSession, inputs: Mapping[str, Stored], output: Output, params: Params
+) -> StageResult:
+    raise ValueError(f"{output.asset} is no good")
 
 
 def run(
-    stage: Stage[Params], inputs: Mapping[str, str], output: str
+    stage: Stage[Params], inputs: Mapping[str, Stored], output: Output = OUTPUT
 ) -> tuple[StageResult | None, dg.ExecuteInProcessResult]:
     results: list[StageResult] = []
 
@@ -52,25 +60,26 @@ def run(
 def test_a_stage_gets_its_arguments_and_its_lines_go_to_the_dagster_log(
     spark: SparkSession, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    result, _ = run(talking_stage, {"a": "/in"}, "/out")
+    stored = Stored(StoredTable("/in", ()), "/in/models")
+    result, _ = run(talking_stage, {"a": stored})
     assert result is not None
-    assert (result.row_count, result.metadata) == (7, {"inputs": {"a": "/in"}})
+    assert (result.row_count, result.metadata) == (7, {"inputs": {"a": stored}})
     log = capfd.readouterr().err
-    assert "probe - counting for /out" in log
+    assert "probe - counting for /lake/probe" in log
     assert "probe - talking_stage took" in log
     assert logger.handlers == []
 
 
 def test_a_failing_stage_fails_the_asset_with_its_own_message(spark: SparkSession) -> None:
-    _, result = run(failing_stage, {}, "/out")
+    _, result = run(failing_stage, {})
     assert not result.success
     (failure,) = result.filter_events(lambda event: event.is_step_failure)
-    assert "/out is no good" in str(failure.step_failure_data.error)
+    assert "/lake/probe is no good" in str(failure.step_failure_data.error)
     assert logger.handlers == []
 
 
 def test_local_spark_says_that_it_cannot_reach_s3_before_it_starts(tmp_path: Path) -> None:
-    _, result = run(talking_stage, {}, "s3://bucket/lake")
+    _, result = run(talking_stage, {}, Output("s3://bucket/lake", "run-0"))
     (failure,) = result.filter_events(lambda event: event.is_step_failure)
     assert "FRUITS_LAKE" in str(failure.step_failure_data.error)
     assert "s3://bucket/lake" in str(failure.step_failure_data.error)
