@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,14 +85,14 @@ def processes() -> Iterator[Fault]:
             f"JVM killed in {asset}",
             [("Java process", "JVM"), ("killed",), ("memory",)],
             changes=[other_photos],
-            during=functools.partial(signalled, asset=asset, chosen=_jvms, number=signal.SIGKILL),
+            during=functools.partial(signalled, asset=asset, chosen=_jvm, number=signal.SIGKILL),
         )
     for asset in (RAW, FEATURES):
         yield Fault(
             f"Python worker killed in {asset}",
             [("Python worker",), ("killed",), ("memory",)],
             changes=[other_photos],
-            during=functools.partial(signalled, asset=asset, chosen=_workers, number=signal.SIGKILL),
+            during=functools.partial(signalled, asset=asset, chosen=_worker, number=signal.SIGKILL),
         )
     for asset in (RAW, FEATURES, RESULTS):
         yield Fault(
@@ -105,14 +106,18 @@ def processes() -> Iterator[Fault]:
 
 
 def signalled(
-    bench: Bench, run: Pipeline, asset: str, chosen: Callable[[Pipeline], list[int]], number: signal.Signals
+    bench: Bench,
+    run: Pipeline,
+    asset: str,
+    chosen: Callable[[Pipeline, Path], list[int]],
+    number: signal.Signals,
 ) -> None:
     """Send a signal to some of a run's processes once it writes a version of an asset."""
     folder = bench.lake / asset / VERSIONS
     before = _names(folder)
     wait_until(run, lambda: not _names(folder) <= before, _WATCH_S)
-    wait_until(run, lambda: bool(chosen(run)), _WATCH_S)
-    for pid in chosen(run):
+    wait_until(run, lambda: bool(chosen(run, folder)), _WATCH_S)
+    for pid in chosen(run, folder):
         os.kill(pid, number)
 
 
@@ -120,17 +125,30 @@ def _names(folder: Path) -> set[str]:
     return {entry.name for entry in folder.glob("*")}
 
 
-def _first(run: Pipeline) -> list[int]:
+def _first(run: Pipeline, _: Path) -> list[int]:
     return [] if run.is_over else [run.process.pid]
 
 
-def _jvms(run: Pipeline) -> list[int]:
-    return [pid for pid in run.members() if command_line(pid).split(b"\0")[0].endswith(b"/java")]
+def _jvm(run: Pipeline, _: Path) -> list[int]:
+    """Spark's, and not one that looks for the version or puts the command line together."""
+    lines = {pid: command_line(pid) for pid in run.members()}
+    return [
+        pid for pid, line in lines.items() if b"-Xmx" in line and b"SparkSubmit" in line and b"/java" in line
+    ]
 
 
-def _workers(run: Pipeline) -> list[int]:
+def _worker(run: Pipeline, folder: Path) -> list[int]:
+    """One that has a file below a folder open, and is at work therefore."""
     tree = process_tree(run.process.pid)
-    return [pid for pid in tree if is_python_worker(pid, tree)][:1]
+    return [pid for pid in tree if is_python_worker(pid, tree) and _has_open(pid, folder)][:1]
+
+
+def _has_open(pid: int, folder: Path) -> bool:
+    for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):  # closed meanwhile
+            if descriptor.readlink().is_relative_to(folder):
+                return True
+    return False
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from fruits_assets.mobilenet.weights import DEMO, SAMPLE_IMAGES
 TOLERANCE = 1e-9  # of a score, relative to the largest
 _ROOMY = "1g"
 _LAST_CHARACTERS = 3000
-_ERROR = re.compile(r"[\w.]+(Error|Exception|Failure|Interrupt): ")
+_ERROR = re.compile(r"[\w.]+(Error|Exception|Failure)(: |$)")
+_NO_MESSAGE = re.compile(r" - INFO - |^\s+at |^\s+\.\.\. \d+ more|JAVA_TOOL_OPTIONS|Not executing\.$")
 
 
 class SkippedError(Exception):
@@ -219,10 +220,13 @@ class Fault:
 
     def _judge_message(self, bench: Bench, output: str) -> None:
         said, places = messages(output), {"lake": bench.lake, "images": bench.images}
-        for alternatives in self.says:
-            if not any(words.format(**places).casefold() in said.casefold() for words in alternatives):
-                words = " or ".join(alternatives)
-                bench.problems.append(f"fails and does not say '{words}':\n{said[-_LAST_CHARACTERS:]}")
+        missing = [
+            " or ".join(alternatives)
+            for alternatives in self.says
+            if not any(words.format(**places).casefold() in said.casefold() for words in alternatives)
+        ]
+        if missing:
+            bench.problems.append(f"fails and does not say {missing}:\n{said[-_LAST_CHARACTERS:]}")
 
     def _recover(self, bench: Bench) -> None:
         self.remedy(bench)
@@ -248,7 +252,7 @@ def messages(output: str) -> str:
     in_trace = False
     for line in output.splitlines():
         in_trace = bool(line.strip()) and (in_trace or line.startswith(("Stack Trace:", "Traceback ")))
-        if line.strip() and not in_trace and " - INFO - " not in line:
+        if line.strip() and not in_trace and not _NO_MESSAGE.search(line):
             lines.append(line)
     return "\n".join(lines)
 

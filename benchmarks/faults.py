@@ -1,9 +1,9 @@
 """What goes wrong, one after another: does a run succeed, or say what to do, and the next one recover?
 
 Each fault is made on a copy of a small lake. A run has to succeed with the right results, those of a fresh
-lake; or it fails with a message that names the thing and the remedy, and once the cause is gone and the remedy
-is applied, and nothing else is repaired by hand, the next run has the right results. See README.md beside this
-file.
+lake; or it fails with a message that names the thing and the remedy, and once the cause is gone and the
+remedy is applied, and nothing else is repaired by hand, the next run has the right results. See README.md
+beside this file.
 """
 
 from __future__ import annotations

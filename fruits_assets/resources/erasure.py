@@ -21,7 +21,7 @@ from fruits_assets.resources.published import (
     record_of,
 )
 from fruits_assets.resources.retention import RUNNING, Keep, remove_unkept
-from fruits_assets.stages.parquet import TableWriter, batches_of, opened
+from fruits_assets.stages.parquet import TableWriter, batches_of, opened, row_group
 from fruits_assets.stages.pca_features_csv import CSV, PARQUET, write_results
 from fruits_assets.stages.stored import ROWS, Output, StoredFile, StoredTable
 
@@ -118,7 +118,7 @@ def _files_without(table: StoredTable, output: Output, name: str, paths: set[str
 def _batches_without(uri: str, schema: pa.Schema, paths: set[str]) -> Iterator[pa.RecordBatch]:
     with opened(uri) as file:
         for group in range(file.num_row_groups):
-            for batch in file.read_row_group(group, use_threads=False).combine_chunks().to_batches():
+            for batch in row_group(file, group, schema.names).combine_chunks().to_batches():
                 stay = [path not in paths for path in batch["path"].to_pylist()]
                 yield batch.filter(pa.array(stay))
 

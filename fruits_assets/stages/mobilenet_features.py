@@ -27,7 +27,6 @@ from fruits_assets.stages.parquet import (
     DamagedFileError,
     TableWriter,
     batches_of,
-    opened,
     refuse_damaged,
     rows_of,
     spread,
@@ -153,7 +152,9 @@ def planned(previous: StoredTable, images: StoredTable, n_cores: int) -> Plan:
     Raises:
         DamagedFileError: a file of images cannot be read.
     """
-    wanted = pa.concat_tables([_PLACED.empty_table(), *(_rows(images, i) for i in range(len(images.files)))])
+    wanted = pa.concat_tables(
+        [_PLACED.empty_table(), *(_rows(images, i, [*_IDENTITY, "bytes"]) for i in range(len(images.files)))]
+    )
     readable, stored = _readable(previous)
     # A file of features stays if there is an image for each of its rows.
     matching = stored.join(wanted.select(_IDENTITY), _IDENTITY, join_type="left semi")
@@ -161,7 +162,8 @@ def planned(previous: StoredTable, images: StoredTable, n_cores: int) -> Plan:
     kept, _ = kept_together(
         [previous.files[i] for i in readable if n_matching[i] == previous.files[i].n_rows]
     )
-    is_kept = np.isin(_files_of(stored), [i for i in readable if previous.files[i] in kept])
+    kept_files = set(kept)
+    is_kept = np.isin(_files_of(stored), [i for i in readable if previous.files[i] in kept_files])
     rest = wanted.join(stored.filter(pa.array(is_kept)).select(_IDENTITY), _IDENTITY, join_type="left anti")
     sources = stored.group_by("sha256").aggregate([("place", "min")])
     copied = rest.select(_IDENTITY).join(sources, "sha256", join_type="inner").sort_by("place_min")
@@ -188,16 +190,14 @@ def planned(previous: StoredTable, images: StoredTable, n_cores: int) -> Plan:
     )
 
 
-def _rows(table: StoredTable, number: int) -> pa.Table:
-    """Path, label and sha256 of the rows of a file, the bytes of the image if the file has it, and places."""
+def _rows(table: StoredTable, number: int, columns: Sequence[str] = _IDENTITY) -> pa.Table:
+    """Columns of a file's rows, and where these are."""
     uri = f"{table.uri}/{table.files[number].path}"
     refuse_damaged(uri)
-    with opened(uri) as file:
-        rows = file.read(
-            [name for name in _PLACED.names if name in file.schema_arrow.names], use_threads=False
-        )
+    schema = pa.schema([_PLACED.field(name) for name in columns])
+    rows = pa.Table.from_batches(batches_of([uri], columns), schema)
     places = (number << _ROW_BITS) + np.arange(rows.num_rows)
-    sizes = rows["bytes"] if "bytes" in rows.column_names else pa.nulls(rows.num_rows, pa.int64())
+    sizes = rows["bytes"] if "bytes" in columns else pa.nulls(rows.num_rows, pa.int64())
     return pa.table([*(rows[name] for name in _IDENTITY), sizes, places], schema=_PLACED)
 
 
@@ -208,7 +208,7 @@ def _readable(table: StoredTable) -> tuple[list[int], pa.Table]:
         try:
             parts.append(_rows(table, number))
         except DamagedFileError as error:
-            logger.warning(f"{error} Its features are computed.")
+            logger.warning(str(error))
         else:
             readable.append(number)
     return readable, pa.concat_tables(parts)

@@ -32,9 +32,10 @@ _COMPRESSED = ("content", "thumbnail")  # pictures
 class DamagedFileError(StageInputError):
     """A file of a table is missing or not what was written; the message names it, and what to do."""
 
-    def __init__(self, uri: str, fault: str) -> None:
-        asset = uri.rsplit("/_versions/", 1)[0].rsplit("/", 1)[-1]
-        super().__init__(f"'{uri}' {fault}. Materialize {asset} again, which makes anew what was in it.")
+
+def _damaged(uri: str, fault: str) -> DamagedFileError:
+    asset = uri.rsplit("/_versions/", 1)[0].rsplit("/", 1)[-1]
+    return DamagedFileError(f"'{uri}' {fault}. What was in it is made anew when {asset} is materialized.")
 
 
 @contextmanager
@@ -53,20 +54,20 @@ def opened(uri: str) -> Iterator[pq.ParquetFile]:
                 file, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
             )
     except FileNotFoundError as error:
-        raise DamagedFileError(uri, "is missing") from error
+        raise _damaged(uri, "is missing") from error
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk or the network, not the file
         with suppress(OSError):
             filesystem.pipe_file(path + DAMAGED, b"")
-        raise DamagedFileError(uri, f"is damaged ({error})") from error
+        raise _damaged(uri, f"is damaged ({error})") from error
 
 
 def refuse_damaged(uri: str) -> None:
     """Raise for a file that somebody has found damaged."""
     filesystem, path = fsspec.url_to_fs(uri)
     if filesystem.exists(path + DAMAGED):
-        raise DamagedFileError(uri, "is damaged")
+        raise _damaged(uri, "is damaged")
 
 
 def batches_of(
@@ -79,11 +80,27 @@ def batches_of(
     """
     for uri in uris:
         with opened(uri) as file:
-            yield from file.iter_batches(n_rows, columns=columns, use_threads=False)
+            n_read = 0
+            for batch in file.iter_batches(n_rows, columns=columns, use_threads=False):
+                _refuse_other_columns(batch.schema, columns)
+                n_read += batch.num_rows
+                yield batch
+            # What is not in a page, such as how many there are, has no checksum.
+            if n_read != file.metadata.num_rows:
+                raise pa.ArrowInvalid(f"{n_read} rows of {file.metadata.num_rows}")
+
+
+def _refuse_other_columns(found: pa.Schema, columns: Sequence[str]) -> None:
+    if set(found.names) != set(columns):
+        raise pa.ArrowInvalid(f"columns {found.names} instead of {list(columns)}")
 
 
 def rows_of(uri: str, columns: Sequence[str], numbers: Sequence[int]) -> Iterator[pa.RecordBatch]:
-    """Some rows of a file, by their numbers, which do not fall: a batch for each row group that has any."""
+    """Some rows of a file, by their numbers, which do not fall: a batch for each row group that has any.
+
+    Raises:
+        DamagedFileError: see `opened`.
+    """
     wanted = np.asarray(numbers)
     with opened(uri) as file:
         start = 0
@@ -91,10 +108,19 @@ def rows_of(uri: str, columns: Sequence[str], numbers: Sequence[int]) -> Iterato
             n_rows = file.metadata.row_group(group).num_rows
             here = wanted[(wanted >= start) & (wanted < start + n_rows)] - start
             if len(here):
-                rows = file.read_row_group(group, columns=columns, use_threads=False)
-                wanted_rows = rows if len(here) == n_rows else rows.take(here)
-                yield from wanted_rows.combine_chunks().to_batches()
+                rows = row_group(file, group, columns)
+                is_all = np.array_equal(here, np.arange(n_rows))
+                yield from (rows if is_all else rows.take(here)).combine_chunks().to_batches()
             start += n_rows
+
+
+def row_group(file: pq.ParquetFile, number: int, columns: Sequence[str]) -> pa.Table:
+    """A row group of a file that was `opened`."""
+    rows = file.read_row_group(number, columns=columns, use_threads=False)
+    _refuse_other_columns(rows.schema, columns)
+    if rows.num_rows != file.metadata.row_group(number).num_rows:
+        raise pa.ArrowInvalid(f"{rows.num_rows} rows of {file.metadata.row_group(number).num_rows}")
+    return rows
 
 
 def map_batches(
@@ -166,15 +192,20 @@ class TableWriter:
         self._n_rows = (self._n_rows or 0) + rows.num_rows
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+        try:
             self._writer.close()
             self._sink.close()
-            if self._n_rows is not None:
+            if kind is None and self._n_rows is not None:
                 self.file = StoredFile(self._path, self._filesystem.size(self._full_path), self._n_rows)
-                return
-        with suppress(Exception):  # what went wrong is on its way already
-            self._sink.close()
-            self._filesystem.rm(self._full_path)
+        except Exception:
+            if kind is None:
+                raise
+        finally:
+            if self.file is None:
+                with suppress(Exception):  # what went wrong is on its way already
+                    self._sink.close()
+                with suppress(Exception):
+                    self._filesystem.rm(self._full_path)
 
 
 def write_rows(output: Output, rows: pa.Table, table: str = ROWS) -> StoredFile:

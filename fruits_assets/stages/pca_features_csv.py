@@ -22,7 +22,7 @@ from fruits_assets.mobilenet.extractor import N_FEATURES
 from fruits_assets.stages import pca_model
 from fruits_assets.stages.arrow import fixed_length_arrays, matrix
 from fruits_assets.stages.moments import Matrix
-from fruits_assets.stages.parquet import TableWriter, batches_of, opened, spread
+from fruits_assets.stages.parquet import TableWriter, batches_of, opened, row_group, spread
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
 from fruits_assets.stages.stored import ROWS, Output, Stored, StoredFile, StoredTable
@@ -174,7 +174,7 @@ def _row_groups(groups: Mapping[str, Sequence[int]]) -> Iterator[pa.RecordBatch]
     for uri, numbers in groups.items():
         with opened(uri) as file:
             for number in numbers:
-                rows = file.read_row_group(number, ["path", "label", "scaled_features"], use_threads=False)
+                rows = row_group(file, number, ["path", "label", "scaled_features"])
                 yield from rows.combine_chunks().to_batches()
 
 

@@ -158,7 +158,7 @@ def planned(previous: StoredTable, listing: Sequence[ListedFile], n_cores: int) 
         try:
             paths, stamps = _paths_and_stamps(previous, file)
         except DamagedFileError as error:
-            logger.warning(f"{error} Its images are read from the source.")
+            logger.warning(str(error))
             continue
         unchanged = [
             i for i, (path, stamp) in enumerate(zip(paths, stamps, strict=True)) if listed.get(path) == stamp
@@ -179,9 +179,14 @@ def _paths_and_stamps(table: StoredTable, file: StoredFile) -> tuple[list[str], 
     """Of each image in a file of the table: its path, and the size and time that its own file had."""
     uri = f"{table.uri}/{file.path}"
     refuse_damaged(uri)
-    rows = pa.Table.from_batches(batches_of([uri], ["path", "source_bytes", "modified"]))
+    columns = ["path", "source_bytes", "modified"]
+    rows = pa.Table.from_batches(batches_of([uri], columns), _schema_of(columns))
     stamps = zip(rows["source_bytes"].to_pylist(), rows["modified"].cast(pa.int64()).to_pylist(), strict=True)
     return rows["path"].to_pylist(), list(stamps)
+
+
+def _schema_of(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([SCHEMA.field(name) for name in columns])
 
 
 @dataclass(frozen=True)

@@ -107,13 +107,13 @@ def test_a_workers_own_message_is_not_lost_among_javas(tmp_path: Path) -> None:
         def stage(spark, inputs, output, params):
             def damaged(_):
                 from fruits_assets.stages.parquet import DamagedFileError
-                raise DamagedFileError("/lake/raw_images/_versions/r-0/f.parquet", "is damaged (CRC)")
+                raise DamagedFileError("'/lake/f.parquet' is damaged (CRC). What was in it is made anew.")
             spark.sparkContext.parallelize([0], 1).foreach(damaged)
         """,
         tmp_path,
     )
     (line,) = [line for line in said.splitlines() if line.startswith("FAILED")]
-    assert "'/lake/raw_images/_versions/r-0/f.parquet' is damaged (CRC). Materialize raw_images again" in line
+    assert "'/lake/f.parquet' is damaged (CRC). What was in it is made anew." in line
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

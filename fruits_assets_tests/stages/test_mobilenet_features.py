@@ -201,7 +201,7 @@ def test_features_in_a_damaged_file_are_computed_again_with_a_warning(
     warning = caplog.records[0]
     assert warning.levelname == "WARNING"
     assert f"'{previous.uris[1]}' is " in warning.getMessage()
-    assert "features are computed" in warning.getMessage()
+    assert "is made anew when" in warning.getMessage()
 
 
 @pytest.mark.parametrize("damage", [lose, truncate, flip_in_sha256])
@@ -210,7 +210,7 @@ def test_a_damaged_file_of_images_is_an_error_that_names_it(
 ) -> None:
     previous, images = features_of(tmp_path, *FILES), images_of(tmp_path, *FILES)
     damage(images.uris[1])
-    with pytest.raises(DamagedFileError, match=f"'{images.uris[1]}' is .* Materialize raw_images again"):
+    with pytest.raises(DamagedFileError, match=f"'{images.uris[1]}' is .* made anew when raw_images is materialized"):
         planned(previous, images, 2)
 
 

@@ -256,6 +256,30 @@ def test_a_damaged_file_is_named_and_whoever_comes_next_sees_that_at_once(
         refuse_damaged(uri)
 
 
+def flip_kind_of_first_page(uri: str) -> None:
+    """In the header of a page, after the 4 bytes that every Parquet file begins with and a tag."""
+    content = bytearray(Path(uri).read_bytes())
+    content[5] ^= 1
+    Path(uri).write_bytes(content)
+
+
+def flip_name_of_column(uri: str) -> None:
+    """In the description of the columns, at the end of the file."""
+    content = bytearray(Path(uri).read_bytes())
+    content[content.index(b"values")] ^= 1
+    Path(uri).write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [flip_kind_of_first_page, flip_name_of_column])
+def test_damage_outside_of_what_has_checksums_is_not_read_as_fewer_rows_or_columns(
+    output: Output, damage: Callable[[str], None]
+) -> None:
+    uri = f"{output.asset}/{write_rows(output, pa.Table.from_batches([rows(1, 2, 3)])).path}"
+    damage(uri)
+    with pytest.raises(DamagedFileError, match=f"^'{uri}' is damaged"):
+        read_batches(uri)
+
+
 @pytest.mark.parametrize("read", READERS)
 def test_a_missing_file_is_named_and_needs_no_mark(uri: str, read: Callable[[str], None]) -> None:
     Path(uri).unlink()
@@ -266,7 +290,7 @@ def test_a_missing_file_is_named_and_needs_no_mark(uri: str, read: Callable[[str
 
 def test_damage_is_a_fault_of_the_input_and_says_what_makes_it_good(uri: str) -> None:
     truncate(uri)
-    with pytest.raises(StageInputError, match="Materialize asset again"):
+    with pytest.raises(StageInputError, match="made anew when asset is materialized"):
         read_batches(uri)
 
 
