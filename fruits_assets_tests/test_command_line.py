@@ -93,18 +93,20 @@ def test_a_killed_run_leaves_the_last_versions_readable_and_the_next_run_just_wo
     versions = graph.lake_root / "mobilenet_features" / "_versions"
     n_files = len(list(versions.glob("*/*.parquet")))
     assets = ("asset", "materialize", *TARGET, "--select")
-    process = subprocess.Popen(
-        [DAGSTER, *assets, "raw_images,mobilenet_features,scaled_features"],
-        env=env,
-        cwd=PROJECT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    log = tmp_path / "run.log"
+    with log.open("wb") as log_file:
+        process = subprocess.Popen(
+            [DAGSTER, *assets, "raw_images,mobilenet_features,scaled_features"],
+            env=env,
+            cwd=PROJECT,
+            stdout=log_file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         deadline = time.monotonic() + 200
         while len(list(versions.glob("*/*.parquet"))) < n_files + 2:
-            assert process.poll() is None, "the run ended before it could be killed"
+            assert process.poll() is None, log.read_text()[-4000:]
             assert time.monotonic() < deadline
             time.sleep(0.05)
         family = psutil.Process(process.pid).children(recursive=True)

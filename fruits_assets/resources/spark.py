@@ -110,6 +110,9 @@ class LocalSpark(SparkRunner):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Start Spark in the background: the first asset of a run has a model to convert meanwhile."""
+        # Two threads that import it at once can each find it half there.
+        import pyspark.sql  # noqa: F401
+
         threading.Thread(target=self._start_early, daemon=True).start()
 
     def _start_early(self) -> None:
