@@ -20,7 +20,7 @@ from pipeline_process import Pipeline, pipeline, wait_until
 
 _QUARANTINE = f"{RAW}/_quarantine"
 _FLIPPED_BYTES = 64
-_WATCH_S = 0.002
+_WATCH_S = 0.0005
 _MB = 1_000_000
 _AGAIN = ("again", "anew")
 
@@ -80,12 +80,18 @@ def markers() -> Iterator[Fault]:
 def processes() -> Iterator[Fault]:
     """Processes that die, are asked to end, or are two."""
     # The system kills the largest process when memory runs out.
-    for asset in (RAW, FEATURES, RESULTS):
+    for when, asset in (("before", FEATURES), ("in", RAW), ("in", FEATURES), ("in", SCALED), ("in", RESULTS)):
         yield Fault(
-            f"JVM killed in {asset}",
+            f"JVM killed {when} {asset}",
             [("Java process", "JVM"), ("killed",), ("memory",)],
             changes=[other_photos],
-            during=functools.partial(signalled, asset=asset, chosen=_jvm, number=signal.SIGKILL),
+            during=functools.partial(
+                signalled,
+                asset=asset,
+                sign="*" if when == "before" else "*/*.parquet",
+                chosen=_jvm,
+                number=signal.SIGKILL,
+            ),
         )
     for asset in (RAW, FEATURES):
         yield Fault(
@@ -111,18 +117,21 @@ def signalled(
     asset: str,
     chosen: Callable[[Pipeline, Path], list[int]],
     number: signal.Signals,
+    sign: str = "*/*.parquet",
 ) -> None:
-    """Send a signal to some of a run's processes once it writes a version of an asset."""
+    """Send a signal to some of a run's processes once there is a sign that it is at work on an asset."""
+    await_version(bench, run, asset, sign)
     folder = bench.lake / asset / VERSIONS
-    before = _names(folder)
-    wait_until(run, lambda: not _names(folder) <= before, _WATCH_S)
     wait_until(run, lambda: bool(chosen(run, folder)), _WATCH_S)
     for pid in chosen(run, folder):
         os.kill(pid, number)
 
 
-def _names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.glob("*")}
+def await_version(bench: Bench, run: Pipeline, asset: str, sign: str) -> None:
+    """Wait until there is something new among the versions of an asset."""
+    folder = bench.lake / asset / VERSIONS
+    before = set(folder.glob(sign))
+    wait_until(run, lambda: not set(folder.glob(sign)) <= before, _WATCH_S)
 
 
 def _first(run: Pipeline, _: Path) -> list[int]:
@@ -228,19 +237,13 @@ def _give_back(bench: Bench) -> None:
 
 
 def _vanishing(bench: Bench, run: Pipeline, once_read: bool) -> None:
-    _await_reading(bench, run, "*/*.parquet" if once_read else "*")
+    await_version(bench, run, RAW, "*/*.parquet" if once_read else "*")
     _take_away(bench)
 
 
 def _spoiling(bench: Bench, run: Pipeline) -> None:
-    _await_reading(bench, run, "*/*.parquet")
+    await_version(bench, run, RAW, "*/*.parquet")
     _spoil_half(bench)
-
-
-def _await_reading(bench: Bench, run: Pipeline, sign: str) -> None:
-    folder = bench.lake / RAW / VERSIONS
-    before = set(folder.glob(sign))
-    wait_until(run, lambda: not set(folder.glob(sign)) <= before, _WATCH_S)
 
 
 def _spoil_half(bench: Bench) -> None:
@@ -292,9 +295,7 @@ _FILLER = ".filler"
 
 
 def _filling(bench: Bench, run: Pipeline, asset: str) -> None:
-    folder = bench.lake / asset / VERSIONS
-    before = set(folder.glob("*/facts.json"))
-    wait_until(run, lambda: not set(folder.glob("*/facts.json")) <= before, _WATCH_S / 10)
+    await_version(bench, run, asset, "*/facts.json")
     with (bench.lake / _FILLER).open("wb", buffering=0) as filler:
         try:
             while filler.write(bytes(_MB)):

@@ -22,6 +22,7 @@ TOLERANCE = 1e-9  # of a score, relative to the largest
 _ROOMY = "1g"
 _LAST_CHARACTERS = 3000
 _ERROR = re.compile(r"[\w.]+(Error|Exception|Failure)(: |$)")
+_RUN_FAILED, _CAUSED_BY = "RUN_FAILURE", "was caused by the following exception:"
 _NO_MESSAGE = re.compile(r" - INFO - |^\s+at |^\s+\.\.\. \d+ more|JAVA_TOOL_OPTIONS|Not executing\.$")
 
 
@@ -83,7 +84,7 @@ class Bench:
         """Source and lake as they were."""
         self.problems, self.notes = [], []
         shutil.rmtree(self.images, ignore_errors=True)
-        shutil.rmtree(self.runs.own, ignore_errors=True)
+        shutil.rmtree(self.runs.temporary, ignore_errors=True)
         shutil.copytree(self._kept / "images", self.images)
         self.unmount()
         shutil.rmtree(self.lake, ignore_errors=True)
@@ -258,6 +259,7 @@ def messages(output: str) -> str:
 
 
 def last_error(output: str) -> str:
-    """The innermost error that a run has failed with."""
-    errors = [line for line in messages(output).splitlines() if _ERROR.match(line)]
-    return errors[-1] if errors else messages(output).rsplit("\n", 1)[-1]
+    """The error that a run has failed with: what an asset raised, and not what that was raised from."""
+    said = messages(output)
+    cause = said.rsplit(_RUN_FAILED, 1)[-1].partition(_CAUSED_BY)[2] or said
+    return next((line for line in cause.splitlines() if _ERROR.match(line)), said.rsplit("\n", 1)[-1])

@@ -19,6 +19,7 @@ class ImageSource(dg.ConfigurableResource):
 
     def fingerprint(self) -> str:
         """Changes when a file is added, removed, renamed or written to; costs one listing."""
-        from fruits_assets.stages.listing import list_image_files, listing_fingerprint
+        from fruits_assets.stages.listing import listing_fingerprint, sorted_listing
 
-        return listing_fingerprint(list_image_files(self.uri))
+        with sorted_listing(self.uri) as listing:
+            return listing_fingerprint(listing)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import fsspec
 
+from fruits_assets.stages.sorting import Sorted
 from fruits_assets.stages.stage import StageInputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -28,15 +31,25 @@ class ListedFile(NamedTuple):
     reason: str | None = None
 
 
-def list_image_files(source: str) -> list[ListedFile]:
-    """All image files below a folder or s3:// prefix, sorted by path; hidden files are not images.
+def list_image_files(source: str) -> Iterator[ListedFile]:
+    """All image files below a folder or s3:// prefix, in any order; hidden files are not images.
 
     Raises:
         StageInputError: there is no such folder or prefix.
     """
     filesystem, root = _existing(source)
-    listed = _local_files(root) if "file" in filesystem.protocol else _object_files(filesystem, root)
-    return sorted(listed, key=lambda file: file.path)
+    return _local_files(root) if "file" in filesystem.protocol else _object_files(filesystem, root)
+
+
+@contextmanager
+def sorted_listing(source: str) -> Iterator[Sorted[ListedFile]]:
+    """All image files of a source by path, on disk where they are many.
+
+    Raises:
+        StageInputError: there is no such folder or prefix.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        yield Sorted(list_image_files(source), Path(folder))
 
 
 def refuse_empty(source: str) -> None:
@@ -51,7 +64,7 @@ def refuse_empty(source: str) -> None:
             if _is_image_path(_relative(f"{folder}/{name}", root)):
                 return
     # Links are followed by the full listing only.
-    if not list_image_files(source):
+    if next(list_image_files(source), None) is None:
         raise StageInputError(too_few(source, "no image file"))
 
 
@@ -77,8 +90,8 @@ def listing_fingerprint(files: Iterable[ListedFile]) -> str:
 
 
 def _existing(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    filesystem, root = fsspec.url_to_fs(source)
-    filesystem.invalidate_cache()  # s3fs remembers listings, and a sensor's process lives for days
+    # s3fs would remember listings, and a sensor's process lives for days.
+    filesystem, root = fsspec.url_to_fs(source, use_listings_cache=False)
     if not filesystem.isdir(root):
         raise StageInputError(
             f"Image source '{source}': no such folder or prefix. Set FRUITS_IMAGES to one that holds "
@@ -135,8 +148,10 @@ def _printable(path: str) -> str:
 
 
 def _object_files(filesystem: fsspec.AbstractFileSystem, root: str) -> Iterator[ListedFile]:
-    for name, info in filesystem.find(root, detail=True).items():
-        relative = _relative(name, root)
-        if _is_image_path(relative):
-            modified = info.get("LastModified") or filesystem.modified(name)
-            yield ListedFile(relative, info["size"], int(modified.timestamp() * 1e6))
+    # A folder at a time: what is listed may be more than fits into memory.
+    for folder, _, files in filesystem.walk(root, detail=True):
+        for name, info in files.items():
+            relative = _relative(f"{folder}/{name}", root)
+            if name and _is_image_path(relative):
+                modified = info.get("LastModified") or filesystem.modified(info["name"])
+                yield ListedFile(relative, info["size"], int(modified.timestamp() * 1e6))

@@ -168,20 +168,20 @@ def planned(previous: StoredTable, images: StoredTable, n_cores: int) -> Plan:
     sources = stored.group_by("sha256").aggregate([("place", "min")])
     copied = rest.select(_IDENTITY).join(sources, "sha256", join_type="inner").sort_by("place_min")
     computed = rest.join(sources.select(["sha256"]), "sha256", join_type="left anti").sort_by("place")
-    to_compute = zip(computed["place"].to_pylist(), computed["bytes"].to_pylist(), strict=True)
-    to_copy = zip(copied["place_min"].to_pylist(), *_identity(copied), strict=True)
+    places, place_of_copy = computed["place"].to_pylist(), copied["place_min"].to_pylist()
+    copied_for = list(zip(*_identity(copied), strict=True))
     return Plan(
         [
             *(
-                Task(images=_by_file(images, [place for place, _ in part]))
-                for part in cut(list(to_compute), lambda image: image[1], n_cores)
+                Task(images=_by_file(images, places[part.start : part.stop]))
+                for part in cut(computed["bytes"].to_pylist(), n_cores)
             ),
             *(
                 Task(
-                    copied=_by_file(previous, [place for place, *_ in part]),
-                    copied_for=[image for _, *image in part],
+                    copied=_by_file(previous, place_of_copy[part.start : part.stop]),
+                    copied_for=copied_for[part.start : part.stop],
                 )
-                for part in cut(list(to_copy), lambda _: _ROW_BYTES, n_cores)
+                for part in cut([_ROW_BYTES] * copied.num_rows, n_cores)
             ),
             *(Task(kept=file) for file in kept),
         ],

@@ -208,6 +208,12 @@ class TableWriter:
                     self._filesystem.rm(self._full_path)
 
 
+def remove(uri: str) -> None:
+    """Remove a file that no version has."""
+    filesystem, path = fsspec.url_to_fs(uri)
+    filesystem.rm_file(path)
+
+
 def write_rows(output: Output, rows: pa.Table, table: str = ROWS) -> StoredFile:
     """Write a small table as one file."""
     with TableWriter(output, rows.schema, table) as writer:

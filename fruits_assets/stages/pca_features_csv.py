@@ -22,7 +22,7 @@ from fruits_assets.mobilenet.extractor import N_FEATURES
 from fruits_assets.stages import pca_model
 from fruits_assets.stages.arrow import fixed_length_arrays, matrix
 from fruits_assets.stages.moments import Matrix
-from fruits_assets.stages.parquet import TableWriter, batches_of, opened, row_group, spread
+from fruits_assets.stages.parquet import TableWriter, batches_of, opened, remove, row_group, spread
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
 from fruits_assets.stages.stored import ROWS, Output, Stored, StoredFile, StoredTable
@@ -87,9 +87,9 @@ def pca_features_csv(
         sampled = _sampled(blocks, math.ceil(scaled.n_rows / _POINTS_SHOWN), points, done)
         arrange = _with_columns if params.layout == "columns" else _with_list
         schema = write_results(map(arrange, sampled), output.folder)
+    for uri in StoredTable(output.asset, parts).uris:
+        remove(uri)
     filesystem, folder = fsspec.url_to_fs(output.folder)
-    for part in parts:
-        filesystem.rm(f"{folder}/{part.path.rsplit('/', 1)[1]}")
     file = StoredFile(
         f"{output.inside(ROWS)}/{PARQUET}",
         filesystem.size(f"{folder}/{PARQUET}"),

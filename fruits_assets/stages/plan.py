@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fruits_assets.stages.stored import StoredFile
-
-Item = TypeVar("Item")
 
 # The input under which a stage finds the version that it may take over from, if there is one.
 PREVIOUS = "previous"
@@ -28,22 +25,23 @@ _SMALL_BYTES = FILE_BYTES // 2
 _MAX_SMALL_FILES = 256
 
 
-def cut(items: Sequence[Item], size_bytes: Callable[[Item], int], n_cores: int) -> Iterator[Sequence[Item]]:
-    """Cut a sequence into contiguous parts, a task each.
+def cut(sizes_bytes: Sequence[int], n_cores: int) -> Iterator[range]:
+    """Cut a sequence of items, given by their sizes, into contiguous parts, a task each.
 
     Enough of them that all cores are busy to the end and progress is seen, each long enough to be worth its
     start, and none larger than a file of a table should be.
     """
-    weights = [size_bytes(item) + _BYTES_PER_ITEM for item in items]
-    target = min(max(sum(weights) // (n_cores * _TASKS_PER_CORE), _MIN_TASK_BYTES), FILE_BYTES)
+    total = sum(sizes_bytes) + _BYTES_PER_ITEM * len(sizes_bytes)
+    target = min(max(total // (n_cores * _TASKS_PER_CORE), _MIN_TASK_BYTES), FILE_BYTES)
     start = weight = 0
-    for i, more in enumerate(weights):
+    for i, size_bytes in enumerate(sizes_bytes):
+        more = size_bytes + _BYTES_PER_ITEM
         if weight and weight + more > target:
-            yield items[start:i]
+            yield range(start, i)
             start, weight = i, 0
         weight += more
-    if start < len(items):
-        yield items[start:]
+    if start < len(sizes_bytes):
+        yield range(start, len(sizes_bytes))
 
 
 def kept_together(files: Iterable[StoredFile]) -> tuple[list[StoredFile], list[list[StoredFile]]]:
