@@ -25,11 +25,10 @@ from fruits_assets.assets import (
     scaled_features,
 )
 from fruits_assets.mobilenet import convert
-from fruits_assets.stages import ml_models
+from fruits_assets.stages import image_facts, ml_models
 from fruits_assets.stages import mobilenet_features as features_stage
 from fruits_assets.stages import pca_features_csv as csv_stage
 from fruits_assets.stages import pca_model as pca_stage
-from fruits_assets.stages import raw_images as raw_stage
 from fruits_assets.stages import scaled_features as scaling_stage
 from fruits_assets.stages.moments import merge
 from fruits_assets.stages.plan import row_keys
@@ -80,7 +79,7 @@ def test_unreadable_images_and_a_single_label_fail_their_checks_in_a_real_run(
 def facts_of_images(materialized: Materialized, *more: StoredTable, **other: Any) -> dict[str, Any]:
     """Of the images of the graph and those of more tables, published after nothing if not told otherwise."""
     uris = [uri for stored in (table(materialized, "raw_images"), *more) for uri in stored.uris]
-    described = raw_stage.describe_images([raw_stage.facts_of(uri) for uri in uris])
+    described = image_facts.describe_images([image_facts.facts_of(uri) for uri in uris])
     return {**described, "n_quarantined": 0, "n_previous": 0, "n_lost": 0, **other}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fruits_assets.stages.listing import ListedFile, sorted_listing
 from fruits_assets_tests.conftest import write_image
 
 ODD_NAMES = [
@@ -32,6 +33,12 @@ ODD_NAMES = [
     "two.dots..png",
 ]
 IGNORED_FILES = ["notes.txt", ".hidden.png", ".folder/inside.png", "apple/.thumbnails/1.png", "no suffix"]
+
+
+def listed(source: str | Path) -> list[ListedFile]:
+    """All image files of a source, by path."""
+    with sorted_listing(str(source)) as files:
+        return list(files)
 
 
 def write_small_tree(root: Path) -> Path:

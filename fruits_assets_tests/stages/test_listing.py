@@ -12,7 +12,7 @@ import pytest
 from fruits_assets.stages.listing import label_of, list_image_files, listing_fingerprint, refuse_empty
 from fruits_assets.stages.stage import StageInputError
 from fruits_assets_tests.conftest import write_image
-from fruits_assets_tests.stages.sources import IGNORED_FILES, write_small_tree
+from fruits_assets_tests.stages.sources import IGNORED_FILES, listed, write_small_tree
 
 
 @pytest.mark.parametrize(
@@ -30,14 +30,14 @@ def test_label_of_a_file_right_in_the_source_is_the_sources_name(source: str, pa
 
 def test_listing_is_sorted_and_its_fingerprint_changes_with_any_file(tmp_path: Path) -> None:
     root = write_small_tree(tmp_path)
-    files = list_image_files(str(root))
+    files = listed(root)
     assert [file.path for file in files] == ["apple/0.png", "apple/2.png", "pear/1.png", "pear/3.png"]
     before = listing_fingerprint(files)
-    assert listing_fingerprint(list_image_files(f"{root}/")) == before
+    assert listing_fingerprint(listed(f"{root}/")) == before
     os.utime(root / "pear" / "1.png", (1, 1))
-    touched = listing_fingerprint(list_image_files(str(root)))
+    touched = listing_fingerprint(listed(root))
     (root / "pear" / "1.png").unlink()
-    assert len({before, touched, listing_fingerprint(list_image_files(str(root)))}) == 3
+    assert len({before, touched, listing_fingerprint(listed(root))}) == 3
 
 
 def test_of_two_links_to_a_folder_the_first_by_name_is_followed(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_listed_are_all_images_at_any_depth_but_hidden_ones(tmp_path: Path) -> N
     write_image(tmp_path / "a" / "b" / "c" / "UPPER.JPG", "red")
     for suffix in ("jpeg", "webp", "bmp", "tif", "TIFF"):
         write_image(tmp_path / "a" / f"1.{suffix}", "red")
-    assert [file.path for file in list_image_files(str(tmp_path))] == [
+    assert [file.path for file in listed(tmp_path)] == [
         "a/1.TIFF",
         "a/1.bmp",
         "a/1.jpeg",

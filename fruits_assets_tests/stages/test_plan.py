@@ -15,7 +15,7 @@ MB = 1024**2
 
 
 def sizes_of_parts(sizes: Sequence[int], n_cores: int) -> list[list[int]]:
-    return [list(part) for part in cut(sizes, lambda size: size, n_cores)]
+    return [list(sizes[part.start : part.stop]) for part in cut(sizes, n_cores)]
 
 
 # Tasks -------------------------------------------------------------------------------------------

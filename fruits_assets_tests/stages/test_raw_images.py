@@ -19,9 +19,10 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from fruits_assets.stages import image_rows, plan
+from fruits_assets.stages.image_facts import describe_images, facts_of
 from fruits_assets.stages.parquet import DamagedFileError, batches_of
 from fruits_assets.stages.plan import LAST, PREVIOUS
-from fruits_assets.stages.raw_images import QUARANTINE, Params, describe_images, facts_of, raw_images
+from fruits_assets.stages.raw_images import QUARANTINE, Params, raw_images
 from fruits_assets.stages.stage import StageInputError, StageResult
 from fruits_assets.stages.stored import ROWS, StoredFile
 from fruits_assets_tests.conftest import write_image

@@ -13,7 +13,7 @@ from fruits_assets.stages.raw_images import QUARANTINE, Params, raw_images
 from fruits_assets.stages.stage import StageInputError
 from fruits_assets_tests.conftest import write_image
 from fruits_assets_tests.stages.running import run_stage, stored_rows
-from fruits_assets_tests.stages.sources import IGNORED_FILES, ODD_NAMES
+from fruits_assets_tests.stages.sources import IGNORED_FILES, ODD_NAMES, listed
 from fruits_assets_tests.stages.test_raw_images import Run, run
 
 BUCKET, PREFIX = "orchard", "photos 2026/fruits"
@@ -58,12 +58,12 @@ def client(s3: str, tree: Path) -> Any:
 
 
 def test_listing_equals_that_of_a_folder(client: Any, tree: Path) -> None:
-    on_s3, in_folder = list_image_files(SOURCE), list_image_files(str(tree))
+    on_s3, in_folder = listed(SOURCE), listed(tree)
     assert len(on_s3) == len(NAMES) + 4
     assert [(file.path, file.size_bytes) for file in on_s3] == [
         (file.path, file.size_bytes) for file in in_folder
     ]
-    assert list_image_files(f"{SOURCE}/") == on_s3
+    assert listed(f"{SOURCE}/") == on_s3
 
 
 def test_rows_equal_those_of_a_folder(client: Any, spark: SparkSession, tree: Path, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_prefix_without_images_is_refused(client: Any) -> None:
 
 def test_fingerprint_changes_when_an_object_is_overwritten(client: Any) -> None:
     def fingerprint() -> str:
-        return listing_fingerprint(list_image_files(f"s3://{BUCKET}/changing"))
+        return listing_fingerprint(listed(f"s3://{BUCKET}/changing"))
 
     client.put_object(Bucket=BUCKET, Key="changing/apple/1.png", Body=b"before")
     before = fingerprint()
