@@ -1,9 +1,8 @@
 """What a Spark worker runs: the bytes of an image file in, 1280 features out. No TensorFlow here."""
 
-import functools
 import io
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -64,6 +63,8 @@ def decode_rgb(content: bytes) -> Image.Image:
         raise UnusableImageError(f"more than {MAX_PIXELS:,} pixels: {error}") from error
     except UnidentifiedImageError as error:
         raise UnusableImageError(f"not an image ({len(content):,} bytes)") from error
+    except MemoryError:
+        raise  # a fault of the machine, not of the file
     except Exception as error:  # Pillow's decoders raise whatever the damage happens to hit
         raise UnusableImageError(f"damaged image: {type(error).__name__}: {error}") from error
 
@@ -141,10 +142,20 @@ class Extractor:
         return features
 
 
-@functools.lru_cache(maxsize=1)
-def worker_extractor(flatbuffer: bytes, batch_size: int) -> Extractor:
-    """The one extractor of this process: built by its first task, reused by all that follow."""
-    return Extractor(flatbuffer, batch_size)
+_of_this_process: dict[tuple[str, int], Extractor] = {}
+
+
+def worker_extractor(fingerprint: str, batch_size: int, flatbuffer: Callable[[], bytes]) -> Extractor:
+    """The one extractor of this process: built by its first task, reused by all that follow.
+
+    Args:
+        flatbuffer: gives the network of this fingerprint; asked for once only.
+    """
+    key = fingerprint, batch_size
+    if key not in _of_this_process:
+        _of_this_process.clear()
+        _of_this_process[key] = Extractor(flatbuffer(), batch_size)
+    return _of_this_process[key]
 
 
 def decoded_inputs(paths: Iterable[str], contents: Iterable[bytes]) -> Iterator[NDArray[np.uint8]]:

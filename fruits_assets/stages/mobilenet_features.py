@@ -124,7 +124,7 @@ def mobilenet_features(
     network = spark.sparkContext.broadcast(flatbuffer)
     try:
         with progress(spark, "extracting features", plan.n_to_compute) as done:
-            work = _Work(previous.uri, output, network, params.batch_size, done)
+            work = _Work(previous.uri, output, network, params, done)
             results = spread(spark, plan.tasks).map(work).collect()
     finally:
         network.destroy()
@@ -238,7 +238,7 @@ class _Work:
     previous: str
     output: Output
     network: Broadcast[bytes]
-    batch_size: int
+    params: Params
     done: Accumulator[int]
 
     def __call__(self, task: Task) -> tuple[StoredFile, FeatureFacts]:
@@ -251,7 +251,9 @@ class _Work:
         return writer.file, facts_of(f"{self.output.asset}/{writer.file.path}")
 
     def _computed(self, images: Sequence[tuple[str, Sequence[int]]]) -> Iterator[pa.RecordBatch]:
-        extractor = worker_extractor(self.network.value, self.batch_size)
+        params = self.params
+        # A task that finds it built does not even read the broadcast.
+        extractor = worker_extractor(params.fingerprint, params.batch_size, lambda: self.network.value)
         for uri, numbers in images:
             for batch in rows_of(uri, [*_IDENTITY, "content"], numbers):
                 contents = (value.as_py() for value in batch["content"])

@@ -324,10 +324,18 @@ def test_no_images_give_no_features(flatbuffer_folder: Path) -> None:
     assert extractor.features([]).shape == (0, 1280)
 
 
-def test_a_process_keeps_its_extractor(flatbuffer_folder: Path) -> None:
-    flatbuffer = (flatbuffer_folder / FLATBUFFER).read_bytes()
-    assert worker_extractor(flatbuffer, 2) is worker_extractor(bytes(bytearray(flatbuffer)), 2)
-    worker_extractor.cache_clear()
+def test_a_worker_builds_one_extractor_for_each_network(flatbuffer: bytes) -> None:
+    asked = []
+
+    def load() -> bytes:
+        asked.append(1)
+        return flatbuffer
+
+    first = worker_extractor("of a test", 2, load)
+    assert worker_extractor("of a test", 2, load) is first
+    assert len(asked) == 1
+    assert worker_extractor("another", 2, load) is not first
+    assert worker_extractor("another", 1, load) is not worker_extractor("of a test", 2, load)
 
 
 def test_extractor_does_without_tensorflow() -> None:
