@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FRUITS_")
 
     images: str = str(SAMPLE_IMAGES)
+    images_inventory: str = ""
     lake: str = "lake"
     lake_keep_versions: int = Lake.model_fields["keep_versions"].default
     lake_keep_minutes: int = Lake.model_fields["keep_minutes"].default
@@ -96,7 +97,7 @@ def from_environment(settings: type[AnySettings]) -> AnySettings:
 def resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:
     """What the assets get, by the names under which they ask for it."""
     return {
-        "images": ImageSource(uri=settings.images),
+        "images": ImageSource(uri=settings.images, inventory=settings.images_inventory),
         "lake": lake(settings),
         "spark": spark_runner(settings),
         "weights": MobileNetWeights(source=settings.weights_source),

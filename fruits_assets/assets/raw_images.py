@@ -134,7 +134,7 @@ def raw_images(
         lake,
         stage.raw_images,
         {},
-        stage.Params(images.uri),
+        stage.Params(images.uri, images.inventory),
         TABLE,
         lambda facts: checks(facts, config.min_share_of_previous, is_other_source),
         told_apart_by=["content_digest"],

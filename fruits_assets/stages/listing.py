@@ -42,14 +42,20 @@ def list_image_files(source: str) -> Iterator[ListedFile]:
 
 
 @contextmanager
-def sorted_listing(source: str) -> Iterator[Sorted[ListedFile]]:
+def sorted_listing(source: str, inventory: str = "") -> Iterator[Sorted[ListedFile]]:
     """All image files of a source by path, on disk where they are many.
 
+    Args:
+        inventory: URI of the manifest.json of an S3 Inventory report, which is read instead of listing.
+
     Raises:
-        StageInputError: there is no such folder or prefix.
+        StageInputError: there is no such folder or prefix, or the report cannot stand for its listing.
     """
+    from fruits_assets.stages.inventory import inventory_files  # which takes this module's files and rule
+
+    files = inventory_files(inventory, source) if inventory else list_image_files(source)
     with tempfile.TemporaryDirectory() as folder:
-        yield Sorted(list_image_files(source), Path(folder))
+        yield Sorted(files, Path(folder))
 
 
 def refuse_empty(source: str) -> None:
@@ -61,7 +67,7 @@ def refuse_empty(source: str) -> None:
     filesystem, root = _existing(source)
     for folder, _, names in filesystem.walk(root):
         for name in names:
-            if _is_image_path(_relative(f"{folder}/{name}", root)):
+            if is_image_path(_relative(f"{folder}/{name}", root)):
                 return
     # Links are followed by the full listing only.
     if next(list_image_files(source), None) is None:
@@ -104,7 +110,8 @@ def _relative(name: str, root: str) -> str:
     return name.removeprefix(root.rstrip("/")).lstrip("/")
 
 
-def _is_image_path(relative: str) -> bool:
+def is_image_path(relative: str) -> bool:
+    """Whether a path below the source is that of an image, by its name alone; hidden files are not."""
     path = PurePosixPath(relative)
     return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
@@ -122,7 +129,7 @@ def _local_files(root: str) -> Iterator[ListedFile]:
         seen.add((status.st_dev, status.st_ino))
         for name in names:
             relative = os.path.relpath(os.path.join(folder, name), root)
-            if _is_image_path(relative):
+            if is_image_path(relative):
                 yield _local_file(root, relative)
     for error in unlisted:
         relative = os.path.relpath(error.filename, root)
@@ -152,6 +159,6 @@ def _object_files(filesystem: fsspec.AbstractFileSystem, root: str) -> Iterator[
     for folder, _, files in filesystem.walk(root, detail=True):
         for name, info in files.items():
             relative = _relative(f"{folder}/{name}", root)
-            if name and _is_image_path(relative):
+            if name and is_image_path(relative):
                 modified = info.get("LastModified") or filesystem.modified(info["name"])
                 yield ListedFile(relative, info["size"], int(modified.timestamp() * 1e6))

@@ -33,9 +33,13 @@ _REASONS_SHOWN = 50
 
 @dataclass(frozen=True)
 class Params:
-    """`source`: the folder or s3:// prefix that holds `<label>/<file>`."""
+    """`source`: the folder or s3:// prefix that holds `<label>/<file>`.
+
+    `inventory`: the manifest.json of an S3 Inventory report that stands for its listing, if any.
+    """
 
     source: str
+    inventory: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,10 @@ def raw_images(
             of them are readable.
     """
     previous = inputs[PREVIOUS].table if PREVIOUS in inputs else StoredTable(output.asset, ())
-    with sorted_listing(params.source) as listing:
+    with sorted_listing(params.source, params.inventory) as listing:
         if len(listing) < 2:
-            raise StageInputError(too_few(params.source, f"{len(listing)} image file(s)"))
+            place = f" in the report '{params.inventory}'" if params.inventory else ""
+            raise StageInputError(too_few(params.source, f"{len(listing)} image file(s){place}"))
         fingerprint = listing_fingerprint(listing)
         plan = planned(previous, listing, output, spark.sparkContext.defaultParallelism)
     with progress(spark, "reading images", plan.n_to_read) as done:

@@ -324,12 +324,12 @@ def test_no_images_give_no_features(flatbuffer_folder: Path) -> None:
     assert extractor.features([]).shape == (0, 1280)
 
 
-def test_a_worker_builds_one_extractor_for_each_network(flatbuffer: bytes) -> None:
+def test_a_worker_builds_one_extractor_for_each_network(flatbuffer_folder: Path) -> None:
     asked = []
 
     def load() -> bytes:
         asked.append(1)
-        return flatbuffer
+        return (flatbuffer_folder / FLATBUFFER).read_bytes()
 
     first = worker_extractor("of a test", 2, load)
     assert worker_extractor("of a test", 2, load) is first
