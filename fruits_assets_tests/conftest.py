@@ -11,7 +11,9 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from fruits_assets.mobilenet.convert import ConversionReport, convert_in_own_process
+from fruits_assets.mobilenet.conversion_cache import converted
+from fruits_assets.mobilenet.convert import ConversionReport
+from fruits_assets.mobilenet.weights import identity
 from fruits_assets.resources.spark import LocalSpark
 from fruits_assets_tests.graph import Materialized, materialize_first
 
@@ -59,11 +61,19 @@ def spark(s3: str) -> SparkSession:
     return session
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a user's processes share between lakes, empty at first."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConversionReport]:
     """The untrained network, converted once for the whole run."""
     folder = tmp_path_factory.mktemp("network")
-    return folder, convert_in_own_process("untrained", folder, print)
+    return folder, converted("untrained", identity("untrained"), folder, print)
 
 
 @pytest.fixture(scope="session")

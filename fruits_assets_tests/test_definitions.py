@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
+import boto3
 import dagster as dg
 import pytest
+from pyspark.sql import SparkSession
 
-from fruits_assets.definitions import SAMPLE_IMAGES, Settings, defs, from_environment, resources
+from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, defs, from_environment, resources
+from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import LocalSpark
 from fruits_assets_tests.conftest import write_image
+from fruits_assets_tests.stages.inventory_reports import Report, Row
 
 
 def test_loading_imports_neither_tensorflow_nor_pyspark_nor_matplotlib() -> None:
@@ -104,6 +110,26 @@ def test_images_in_a_relative_folder_are_the_same_for_a_worker_with_another_curr
     assert Settings(images="s3://bucket/photos").images == "s3://bucket/photos"
 
 
+def test_the_inventory_of_the_setting_stands_for_the_listing_and_is_not_told_in_the_lake(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, report = boto3.client("s3"), Report("hothouse", "Parquet")
+    for bucket in (report.bucket, report.destination):
+        client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-3"})
+    image = write_image(tmp_path / "1.png", "red").read_bytes()
+    for key in ("Fig/1.png", "Kiwi/2.png", "Kiwi/came later.png"):
+        client.put_object(Bucket=report.bucket, Key=key, Body=image)
+    uri = report.put([Row("Fig/1.png", len(image)), Row("Kiwi/2.png", len(image))])
+    lake_root = tmp_path / "lake"
+    for name, value in {"IMAGES": "s3://hothouse", "IMAGES_INVENTORY": uri, "LAKE": str(lake_root)}.items():
+        monkeypatch.setenv(f"FRUITS_{name}", value)
+    assets = cast("Sequence[dg.AssetsDefinition]", GRAPH)
+    dg.materialize(assets, resources=resources(from_environment(Settings)), selection=["raw_images"])
+    version = Lake(root=str(lake_root)).current("raw_images")
+    assert version.row_count == 2
+    assert version.params.keys() == {"source_sha256"}
+
+
 @pytest.mark.parametrize(
     ("settings", "place", "fix"),
     [
@@ -111,6 +137,11 @@ def test_images_in_a_relative_folder_are_the_same_for_a_worker_with_another_curr
         ({"images": "{tmp}/empty"}, "{tmp}/empty", "FRUITS_IMAGES"),
         ({"weights": "{tmp}/missing.h5"}, "{tmp}/missing.h5", "FRUITS_WEIGHTS"),
         ({"lake": "{tmp}/file/lake"}, "{tmp}/file/lake", "FRUITS_LAKE"),
+        (
+            {"images": "s3://photos", "images_inventory": "{tmp}/manifest.json"},
+            "{tmp}/manifest.json",
+            "FRUITS_IMAGES_INVENTORY",
+        ),
     ],
 )
 def test_a_missing_thing_stops_the_run_before_its_first_step(

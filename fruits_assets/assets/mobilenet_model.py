@@ -73,6 +73,7 @@ def mobilenet_model(
     import pyarrow as pa
 
     from fruits_assets.mobilenet import convert
+    from fruits_assets.mobilenet.conversion_cache import converted
     from fruits_assets.mobilenet.extractor import FLATBUFFER
     from fruits_assets.mobilenet.weights import identity
     from fruits_assets.stages.parquet import write_rows
@@ -90,7 +91,7 @@ def mobilenet_model(
         lake.new_version("mobilenet_model", version_name(context)) as output,
     ):
         made = Path(scratch)
-        report = convert.convert_in_own_process(weights.source, made, context.log.info)
+        report = converted(weights.source, origin, made, context.log.info)
         passed = audited(context, checks(report))
         (UPath(output.folder) / FLATBUFFER).write_bytes((made / FLATBUFFER).read_bytes())
         rows = pa.Table.from_pylist([asdict(report)])

@@ -12,7 +12,7 @@ class ImageSource(dg.ConfigurableResource):
     uri: str = Field(description="Folder or s3:// prefix that holds <label>/<file>.")
     inventory: str = Field(
         default="",
-        description="The manifest.json of an S3 Inventory report, which is read instead of listing the prefix.",
+        description="The manifest.json of an S3 Inventory report, read instead of listing the prefix.",
     )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
@@ -26,7 +26,7 @@ class ImageSource(dg.ConfigurableResource):
             refuse_empty(self.uri)
 
     def fingerprint(self) -> str:
-        """Changes when a file is added, removed, renamed or written to; costs one listing, or reading the report."""
+        """Changes when a file is added, removed, renamed or written to; costs one listing (or report)."""
         from fruits_assets.stages.listing import listing_fingerprint, sorted_listing
 
         with sorted_listing(self.uri, self.inventory) as listing:

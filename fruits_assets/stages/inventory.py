@@ -37,8 +37,8 @@ _ROWS_PER_BATCH = 10_000
 class Manifest:
     """What the manifest.json of a report says.
 
-    `columns` are those of its data files, in their order; `files` has the MD5 of each of them, in hexadecimal, by
-    their URIs.
+    `columns` are those of its data files, in their order; `files` has the MD5 of each, in hexadecimal, by
+    its URI.
     """
 
     uri: str
@@ -98,16 +98,17 @@ def read_manifest(manifest_uri: str, source: str) -> Manifest:
 
 def _refused(manifest_uri: str, found: str, expected: str) -> StageInputError:
     return StageInputError(
-        f"S3 Inventory report '{manifest_uri}': {found}; expected: {expected}. Set FRUITS_IMAGES_INVENTORY to "
-        "the manifest.json of a complete report on the bucket of FRUITS_IMAGES, or unset it to have that listed."
+        f"S3 Inventory report '{manifest_uri}': {found}; expected: {expected}. Set FRUITS_IMAGES_INVENTORY "
+        "to the manifest.json of a complete report on the bucket of FRUITS_IMAGES, or unset it to have the "
+        "bucket listed."
     )
 
 
 def _json_of(manifest_uri: str) -> Any:
+    filesystem, path = fsspec.url_to_fs(manifest_uri)
     try:
-        with fsspec.open(manifest_uri, "rb") as file:
-            return json.load(file)
-    except (FileNotFoundError, PermissionError) as error:
+        return json.loads(filesystem.cat_file(path))
+    except OSError as error:
         raise _refused(manifest_uri, f"cannot be read ({error})", "a manifest.json") from error
     except ValueError as error:
         raise _refused(
@@ -117,7 +118,8 @@ def _json_of(manifest_uri: str) -> Any:
 
 def _destination(manifest: Mapping[str, Any]) -> str:
     """Of the data files; the manifest has the bucket as an ARN, `arn:aws:s3:::name`."""
-    return "s3://" + manifest["destinationBucket"].rpartition(":")[-1]
+    arn: str = manifest["destinationBucket"]
+    return f"s3://{arn.rpartition(':')[-1]}"
 
 
 def _columns(file_format: str, schema: str) -> list[str]:
@@ -167,8 +169,9 @@ def _batches(manifest: Manifest, uri: str, local: Path) -> Iterator[pa.RecordBat
             yield from _csv_batches(local, manifest.columns, columns)
         else:
             with pq.ParquetFile(local) as file:
-                yield from file.iter_batches(_ROWS_PER_BATCH, columns=columns, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+                for batch in file.iter_batches(_ROWS_PER_BATCH, columns=columns, use_threads=False):
+                    yield batch.select(columns)  # refuses if one of them is not there
+    except (pa.ArrowException, OSError, KeyError) as error:
         fault = f"'{uri}' cannot be read as {manifest.file_format} ({error})"
         raise _refused(manifest.uri, fault, "a data file as the manifest describes it") from error
 
@@ -199,7 +202,7 @@ def _image_files(batch: pa.RecordBatch, folder: str) -> Iterator[ListedFile]:
         ),
     )
     for key, size_bytes, modified, is_latest, is_delete_marker in zip(*columns, strict=True):
-        if not is_latest or is_delete_marker or not key.startswith(folder) or key.endswith("/"):
+        if is_latest is False or is_delete_marker or not key.startswith(folder) or key.endswith("/"):
             continue
         relative = key.removeprefix(folder)
         if is_image_path(relative):

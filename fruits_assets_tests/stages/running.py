@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import fsspec
 import pyarrow as pa
@@ -51,6 +53,24 @@ def run_stage(
     """Run a stage as a version of an asset; several versions of one asset share its folder."""
     output = Output(str(asset), version)
     return Ran(stage(spark, inputs, output, params), output)
+
+
+@contextmanager
+def stages_of_jobs(spark: SparkSession) -> Iterator[list[int]]:
+    """A list that, once this is over, has the number of Spark's stages of each job that was run meanwhile.
+
+    A job of one stage moves no rows from one task to another.
+    """
+    context: Any = spark.sparkContext
+    group, found = uuid4().hex, list[int]()
+    context.setJobGroup(group, "counted by a test")
+    try:
+        yield found
+    finally:
+        context.setLocalProperty("spark.jobGroup.id", None)
+    context._jsc.sc().listenerBus().waitUntilEmpty()  # Spark keeps its books a moment later
+    tracker = context.statusTracker()
+    found += [len(tracker.getJobInfo(job).stageIds) for job in tracker.getJobIdsForGroup(group)]
 
 
 def write_table(asset: Path, *parts: pa.Table, rows_per_group: int | None = None) -> StoredTable:

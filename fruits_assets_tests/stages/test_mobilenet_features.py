@@ -27,6 +27,7 @@ from fruits_assets_tests.stages.running import (
     Ran,
     flip_bit,
     run_stage,
+    stages_of_jobs,
     stored_rows,
     stored_rows_of_file,
     truncate,
@@ -210,7 +211,9 @@ def test_a_damaged_file_of_images_is_an_error_that_names_it(
 ) -> None:
     previous, images = features_of(tmp_path, *FILES), images_of(tmp_path, *FILES)
     damage(images.uris[1])
-    with pytest.raises(DamagedFileError, match=f"'{images.uris[1]}' is .* made anew when raw_images is materialized"):
+    with pytest.raises(
+        DamagedFileError, match=f"'{images.uris[1]}' is .* made anew when raw_images is materialized"
+    ):
         planned(previous, images, 2)
 
 
@@ -315,6 +318,18 @@ def test_without_a_change_the_version_consists_of_the_same_files(orchard: Orchar
     assert (second.result.metadata["n_computed"], second.result.metadata["n_reused"]) == (0, 2)
     for name in ("sparsity", "feature_means", "row_count"):
         assert second.result.metadata[name] == first.result.metadata[name]
+
+
+def test_a_run_is_one_round_of_tasks_that_exchange_nothing(orchard: Orchard) -> None:
+    kept, neighbour = [photo("kiwi/1.png", RED)], photo("kiwi/2.png", GREEN)
+    with stages_of_jobs(orchard.spark) as of_first:
+        first = orchard.run("1", kept, [neighbour, photo("kiwi/3.png", BLUE)])
+    with stages_of_jobs(orchard.spark) as of_second:
+        second = orchard.run("2", kept, [neighbour, photo("kiwi/new.png", PINK)], previous=first)
+    assert (second.result.metadata["n_computed"], second.result.metadata["n_reused"]) == (1, 2)
+    for stages in (of_first, of_second):
+        assert 1 <= len(stages) <= 6
+        assert set(stages) == {1}
 
 
 def test_a_network_that_is_not_the_published_one_is_refused(orchard: Orchard) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import struct
+import tempfile
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from fruits_assets.stages import image_rows, plan
+from fruits_assets.stages import image_rows, plan, sorting
 from fruits_assets.stages.image_facts import describe_images, facts_of
 from fruits_assets.stages.parquet import DamagedFileError, batches_of
 from fruits_assets.stages.plan import LAST, PREVIOUS
@@ -32,6 +33,7 @@ from fruits_assets_tests.stages.running import (
     flip_bit,
     paths_of,
     run_stage,
+    stages_of_jobs,
     stored_rows,
     truncate,
     write_table,
@@ -355,6 +357,15 @@ def file_paths(ran: Ran) -> list[list[str]]:
     return [paths_of(uri) for uri in ran.table().uris]
 
 
+def files_below(folder: Path | str) -> set[str]:
+    return {str(path) for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def named_by(*runs: Ran) -> set[str]:
+    """The files of all tables of some runs."""
+    return {uri for ran in runs for name in ran.result.tables for uri in ran.table(name).uris}
+
+
 def test_many_small_images_become_one_file_that_feeds_several_tasks(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,8 +411,7 @@ def test_every_file_is_named_with_its_size_and_its_rows_and_no_other_is_left(mes
             assert file.path.startswith(messy.ran.output.inside(name))
             assert file.size_bytes == Path(uri).stat().st_size
             assert file.n_rows == pq.read_metadata(uri).num_rows
-    named = {*messy.ran.table().uris, *messy.ran.table(QUARANTINE).uris}
-    assert {str(path) for path in Path(messy.ran.output.asset).rglob("*") if path.is_file()} == named
+    assert files_below(messy.ran.output.asset) == named_by(messy.ran)
 
 
 def test_without_bad_images_there_is_an_empty_quarantine(spark: SparkSession, tmp_path: Path) -> None:
@@ -653,3 +663,49 @@ def test_of_a_file_of_the_last_version_that_cannot_be_read_no_image_counts_as_go
     truncate(first.table().uris[1])
     told = run_version(spark, grove, "2", last=first).result.metadata
     assert (told["n_previous"], told["n_lost"]) == (8, 1)
+
+
+# What a run costs and leaves ---------------------------------------------------------------------
+
+
+def change_much(grove: Path) -> None:
+    """Files of the table to be kept, to be copied and to be left out, new images, and one that is none."""
+    grow(grove)
+    add(grove)
+    (grove / "c" / "4.bmp").write_bytes(b"no image")
+    (grove / "c" / "5.bmp").unlink()
+
+
+def test_a_run_is_one_round_of_tasks_that_exchange_nothing(spark: SparkSession, grove: Path) -> None:
+    with stages_of_jobs(spark) as of_first:
+        first = run_version(spark, grove, "1")
+    change_much(grove)
+    with stages_of_jobs(spark) as of_second:
+        second = run_version(spark, grove, "2", previous=first, last=first)
+    assert second.result.metadata["n_read"] == 2
+    for stages in (of_first, of_second):
+        assert 1 <= len(stages) <= 6
+        assert set(stages) == {1}
+
+
+def test_a_run_leaves_nothing_but_the_files_that_it_names(
+    spark: SparkSession, grove: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sorting, "_RECORDS_PER_RUN", 3)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    runs = [run_version(spark, grove, "1")]
+    runs.append(run_version(spark, grove, "2", previous=runs[-1], last=runs[-1]))
+    change_much(grove)
+    runs.append(run_version(spark, grove, "3", previous=runs[-1], last=runs[-1]))
+    assert files_below(runs[0].output.asset) == named_by(*runs)
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_source_without_a_readable_image_leaves_nothing(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    unreadable(tmp_path / "source")
+    with pytest.raises(StageInputError, match="0 readable"):
+        run(spark, tmp_path / "source", tmp_path / "output")
+    (left,) = files_below(tmp_path / "output")
+    assert left.startswith(str(tmp_path / "output" / f"_{QUARANTINE}"))  # which the lake removes
