@@ -44,7 +44,7 @@ STAMPS = pa.schema([SCHEMA.field(name) for name in ("path", "source_bytes", "mod
 
 @dataclass(frozen=True)
 class Cost:
-    """Of sorting and planning: time, s; peak memory of the process, MB, and before it began; what it found."""
+    """Of sorting and planning: time, s; peak memory, MB, and that before it began; what was found."""
 
     seconds: float
     mb: float

@@ -30,11 +30,11 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def write_images(folder: Path, n_images: int, seed: int) -> None:
-    """Write `<label>/<number>.jpg`, 100 x 100: turned, mirrored, dimmed, noisy copies of the samples."""
+def write_images(folder: Path, n_images: int, seed: int, pixels: int = 100) -> None:
+    """Write `<label>/<number>.jpg`, square: turned, mirrored, dimmed, noisy copies of the samples."""
     rng = np.random.default_rng(seed)
     samples = [
-        (file.parent.name, np.asarray(Image.open(file).convert("RGB"), np.int16))
+        (file.parent.name, np.asarray(Image.open(file).convert("RGB").resize((pixels, pixels)), np.int16))
         for file in sorted(SAMPLE_IMAGES.glob("*/*.jpg"))
     ]
     for label in {label for label, _ in samples}:
@@ -42,8 +42,8 @@ def write_images(folder: Path, n_images: int, seed: int) -> None:
     for number in range(n_images):
         label, sample = samples[number % len(samples)]
         turned = np.rot90(sample, int(rng.integers(4)))[:: rng.choice([-1, 1])]
-        pixels = turned * rng.uniform(0.6, 1.1) + rng.integers(-_NOISE, _NOISE + 1, sample.shape, np.int8)
-        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        values = turned * rng.uniform(0.6, 1.1) + rng.integers(-_NOISE, _NOISE + 1, sample.shape, np.int8)
+        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
         image.save(folder / label / f"{number:06}.jpg", quality=_JPEG_QUALITY)
 
 

@@ -230,8 +230,12 @@ def damaged(content: bytes) -> bytes:
     return content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
 
 
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
 @both_formats
-@pytest.mark.parametrize("damage", [damaged, lambda content: content[: len(content) // 2]])
+@pytest.mark.parametrize("damage", [damaged, half], ids=["damaged", "half"])
 def test_a_damaged_or_half_written_data_file_is_refused_before_anything_of_it_is_taken(
     report: Report, damage: Callable[[bytes], bytes], client: Any
 ) -> None:
@@ -264,6 +268,7 @@ def test_a_missing_data_file_is_refused(report: Report, client: Any) -> None:
         (PARQUET, b"no Parquet"),
         (replace(PARQUET, versions=True), parquet_file([Row("a.png")], BUCKET, versions=False)),
     ],
+    ids=["no gzip", "fewer columns", "size in words", "no Parquet", "no versions"],
 )
 def test_a_data_file_that_is_not_as_the_manifest_says_is_refused(
     report: Report, content: bytes, client: Any

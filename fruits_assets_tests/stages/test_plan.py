@@ -39,7 +39,7 @@ def test_a_single_item_is_a_part() -> None:
 
 def test_every_core_has_many_tasks_where_there_is_enough_to_do() -> None:
     parts = sizes_of_parts([5 * MB] * 400, n_cores=4)
-    assert 4 * 8 <= len(parts) <= 4 * 32
+    assert 4 * 16 <= len(parts) <= 4 * 64
 
 
 def test_a_little_work_is_not_cut_into_tasks_that_are_over_at_once() -> None:
