@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -156,6 +157,8 @@ class LocalSpark(SparkRunner):
         _require_java()
         # The workers need the driver's packages; a PYSPARK_PYTHON of another project has not got them.
         os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+        # Whatever this process puts aside, its libraries included, is gone with it.
+        tempfile.tempdir = str(scratch_folder())
         from dagster_pyspark import LazyPySparkResource
 
         with _one_start_at_a_time:

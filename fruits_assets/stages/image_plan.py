@@ -75,7 +75,10 @@ def planned(previous: StoredTable, listing: Sorted[ListedFile], output: Output, 
     return Plan(
         [
             *(Task(to_read=part) for part in cut(sizes, n_cores)),
-            *(Task(copied=[(file.path, sorted(unchanged[file])) for file in files]) for files in copies),
+            *(
+                Task(copied=[(file.path, array("I", sorted(unchanged[file]))) for file in files])
+                for files in copies
+            ),
             *(Task(kept=file) for file in kept),
         ],
         f"{output.asset}/{writer.file.path}" if writer.file else "",

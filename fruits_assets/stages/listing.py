@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import fsspec
 
@@ -155,10 +155,24 @@ def _printable(path: str) -> str:
 
 
 def _object_files(filesystem: fsspec.AbstractFileSystem, root: str) -> Iterator[ListedFile]:
-    # A folder at a time: what is listed may be more than fits into memory.
-    for folder, _, files in filesystem.walk(root, detail=True):
-        for name, info in files.items():
-            relative = _relative(f"{folder}/{name}", root)
-            if name and is_image_path(relative):
-                modified = info.get("LastModified") or filesystem.modified(info["name"])
-                yield ListedFile(relative, info["size"], int(modified.timestamp() * 1e6))
+    if "s3" in filesystem.protocol:
+        found = _s3_objects(root)
+    else:
+        found = ((_relative(name, root), info) for name, info in filesystem.find(root, detail=True).items())
+    for relative, info in found:
+        if is_image_path(relative):
+            modified = info.get("LastModified") or filesystem.modified(info["name"])
+            yield ListedFile(relative, info.get("Size", info.get("size")), int(modified.timestamp() * 1e6))
+
+
+def _s3_objects(root: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Keys below a prefix and what S3 says of them, a page at a time: s3fs would hold them all."""
+    import boto3
+
+    bucket, _, prefix = root.partition("/")
+    prefix = f"{prefix.rstrip('/')}/" if prefix else ""
+    pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    for page in pages:
+        for entry in page.get("Contents", ()):
+            if not entry["Key"].endswith("/"):  # what consoles make of an empty folder
+                yield entry["Key"].removeprefix(prefix), entry

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,13 +122,12 @@ def mobilenet_features(
     images = inputs["raw_images"].table
     previous = inputs[PREVIOUS].table if PREVIOUS in inputs else StoredTable(output.asset, ())
     plan = planned(previous, images, spark.sparkContext.defaultParallelism)
-    network = spark.sparkContext.broadcast(flatbuffer)
-    try:
-        with progress(spark, "extracting features", plan.n_to_compute) as done:
-            work = _Work(previous.uri, output, network, params, done)
-            results = spread(spark, plan.tasks).map(work).collect()
-    finally:
-        network.destroy()
+    with (
+        _broadcast(spark, flatbuffer if plan.n_to_compute else b"") as network,
+        progress(spark, "extracting features", plan.n_to_compute) as done,
+    ):
+        work = _Work(previous.uri, output, network, params, done)
+        results = spread(spark, plan.tasks).map(work).collect()
     seconds = time.monotonic() - started
     files = [file for file, _ in results]
     n_rows = sum(file.n_rows for file in files)
@@ -144,6 +144,15 @@ def mobilenet_features(
             "n_reused": n_rows - plan.n_to_compute,
         },
     )
+
+
+@contextmanager
+def _broadcast(spark: SparkSession, value: bytes) -> Iterator[Broadcast[bytes]]:
+    broadcast = spark.sparkContext.broadcast(value)
+    try:
+        yield broadcast
+    finally:
+        broadcast.destroy()
 
 
 def planned(previous: StoredTable, images: StoredTable, n_cores: int) -> Plan:

@@ -20,9 +20,10 @@ _TASKS_PER_CORE = 32
 # What an image costs that has hardly any bytes, in bytes: a tiny one is still inferred.
 _BYTES_PER_ITEM = 64 * 1024
 _MIN_TASK_BYTES = 2 * 1024**2
-# So many files of less than half the size do no harm; with more, they are put together.
+# So many files of less than half the size do no harm; with more, the smallest are put together.
 _SMALL_BYTES = FILE_BYTES // 2
 _MAX_SMALL_FILES = 256
+_REWRITTEN_SHARE = 0.02
 
 
 def cut(sizes_bytes: Sequence[int], n_cores: int) -> Iterator[range]:
@@ -47,18 +48,31 @@ def cut(sizes_bytes: Sequence[int], n_cores: int) -> Iterator[range]:
 def kept_together(files: Iterable[StoredFile]) -> tuple[list[StoredFile], list[list[StoredFile]]]:
     """Which files of a table stay as they are, and which are put together, a list for each new file.
 
-    Every run adds small files, and thousands of them would make everything that reads a table slow.
+    Every run adds small files, and thousands of them would make everything that reads a table slow. So where
+    they are many, each run puts some of the smallest together, but writes little for that.
     """
-    large = [file for file in files if file.size_bytes >= _SMALL_BYTES]
-    small = [file for file in files if file.size_bytes < _SMALL_BYTES]
+    all_files = list(files)
+    small = sorted(
+        (file for file in all_files if file.size_bytes < _SMALL_BYTES),
+        key=lambda file: (file.size_bytes, file.path),
+    )
     if len(small) <= _MAX_SMALL_FILES:
-        return [*large, *small], []
+        return all_files, []
+    budget = sum(file.size_bytes for file in all_files) * _REWRITTEN_SHARE
     groups: list[list[StoredFile]] = [[]]
-    for file in small:
-        if sum(member.size_bytes for member in groups[-1]) + file.size_bytes > FILE_BYTES:
+    room = float(FILE_BYTES)
+    for number, file in enumerate(small):
+        budget -= file.size_bytes
+        if budget < 0 and number >= 2:
+            break
+        if file.size_bytes > room:
             groups.append([])
+            room = FILE_BYTES
         groups[-1].append(file)
-    return large, groups
+        room -= file.size_bytes
+    groups = [group for group in groups if len(group) > 1]
+    moved = {file for group in groups for file in group}
+    return [file for file in all_files if file not in moved], groups
 
 
 def row_keys(*columns: Iterable[str]) -> NDArray[np.uint64]:

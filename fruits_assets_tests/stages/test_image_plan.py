@@ -165,6 +165,7 @@ def test_small_files_that_are_put_together_keep_the_order_of_their_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "_MAX_SMALL_FILES", 1)
+    monkeypatch.setattr(plan, "_REWRITTEN_SHARE", 1.0)
     previous = images_of(tmp_path, [F, B], [A, E])
     assert plan_of(previous, [A, B, E, F], tmp_path) == Planned(
         [], [[[F.path, B.path], [A.path, E.path]]], []

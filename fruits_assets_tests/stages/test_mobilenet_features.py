@@ -158,6 +158,7 @@ def test_two_photos_that_change_places_keep_their_own_features(tmp_path: Path) -
 
 def test_many_small_files_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "_MAX_SMALL_FILES", 2)
+    monkeypatch.setattr(plan, "_REWRITTEN_SHARE", 1.0)
     previous, images = features_of(tmp_path, *FILES), images_of(tmp_path, *FILES)
     assert plan_of(previous, images) == Planned([], [(x, x) for x in (A, B, C, D, E, F)], [])
     assert len(planned(previous, images, 2).tasks) == 1

@@ -80,27 +80,40 @@ def test_files_stay_while_there_are_few_small_ones() -> None:
     assert groups == []
 
 
-def test_too_many_small_files_are_put_together_and_large_ones_stay() -> None:
-    files = files_of(64 * MB, *[MB] * 300, 500 * MB)
+def test_of_too_many_small_files_the_smallest_are_put_together_and_large_ones_stay() -> None:
+    files = files_of(64 * MB, *range(MB, MB + 300), 500 * MB)
     kept, groups = kept_together(files)
-    assert kept == [files[0], files[-1]]
-    assert sorted(file for group in groups for file in group) == files[1:-1]
-    assert [len(group) for group in groups] == [128, 128, 44]
+    assert groups == [files[1:18]]  # 2 % of 864 MB
+    assert kept == [files[0], *files[18:]]
 
 
-def test_what_is_put_together_is_no_larger_than_a_file_should_be() -> None:
+def test_a_run_writes_little_for_putting_files_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = files_of(*[MB] * 1000, 2000 * MB)
+    _, groups = kept_together(files)
+    together = sum(file.size_bytes for group in groups for file in group)
+    assert 0 < together <= 0.02 * 3000 * MB
+
+
+def test_what_is_put_together_is_no_larger_than_a_file_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_REWRITTEN_SHARE", 1.0)
     sizes = np.random.default_rng(0).integers(1, plan.FILE_BYTES // 2, 400).tolist()
-    _, groups = kept_together(files_of(*sizes))
-    assert sum(map(len, groups)) == 400
+    kept, groups = kept_together(files_of(*sizes))
+    assert len(kept) + sum(map(len, groups)) == 400
+    assert len(kept) <= 1
     assert all(groups)
     assert max(sum(file.size_bytes for file in group) for group in groups) <= plan.FILE_BYTES
 
 
-def test_small_files_become_few_for_good() -> None:
-    """Or every run would write the same rows again."""
-    _, groups = kept_together(files_of(*[MB] * 1000))
-    merged = files_of(*(sum(file.size_bytes for file in group) for group in groups))
-    assert kept_together(merged)[1] == []
+def test_small_files_become_few_step_by_step_however_small_the_table() -> None:
+    files = files_of(*[MB] * 1000)
+    for _ in range(1000):
+        kept, groups = kept_together(files)
+        if not groups:
+            break
+        merged = files_of(*(sum(file.size_bytes for file in group) for group in groups))
+        files = files_of(*(file.size_bytes for file in (*kept, *merged)))
+    assert len(files) <= 256
+    assert sum(file.size_bytes for file in files) == 1000 * MB
 
 
 def test_a_table_without_files_stays_so() -> None:

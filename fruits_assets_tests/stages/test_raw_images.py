@@ -632,6 +632,7 @@ def test_many_small_files_are_put_together_when_there_are_too_many(
 ) -> None:
     first = run_version(spark, grove, "1")
     monkeypatch.setattr(plan, "_MAX_SMALL_FILES", 3)
+    monkeypatch.setattr(plan, "_REWRITTEN_SHARE", 1.0)
     second = run_version(spark, grove, "2", previous=first)
     (together,) = file_paths(second)
     assert sorted(together) == sorted(by_path(first))

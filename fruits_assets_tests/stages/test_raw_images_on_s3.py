@@ -141,3 +141,11 @@ def test_fingerprint_changes_when_an_object_is_overwritten(client: Any) -> None:
     assert fingerprint() == before
     client.put_object(Bucket=BUCKET, Key="changing/apple/1.png", Body=b"longer than before")
     assert fingerprint() != before
+
+
+def test_keys_with_empty_segments_are_images_too(client: Any, spark: SparkSession, tmp_path: Path) -> None:
+    content = write_image(tmp_path / "1.png", "red").read_bytes()
+    for key in ("apple/a.png", "apple//b.png", "/c.png", "apple/folder/"):
+        client.put_object(Bucket=BUCKET, Key=f"segments/{key}", Body=content)
+    images = run(spark, f"s3://{BUCKET}/segments", tmp_path / "output").images
+    assert images.keys() == {"apple/a.png", "apple//b.png", "/c.png"}
