@@ -54,7 +54,7 @@ class FeaturesConfig(dg.Config):
     config_schema=checked(FeaturesConfig),
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"pyspark", "tensorflow", "parquet"},
+    kinds={"pyspark", "tensorflow", "deltalake"},
     code_version="3",
     check_specs=[
         dg.AssetCheckSpec(

@@ -57,7 +57,7 @@ class CsvConfig(dg.Config):
     config_schema=checked(CsvConfig),
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"pyspark", "csv", "parquet"},
+    kinds={"pyspark", "csv", "deltalake"},
     code_version="2",
     check_specs=[
         dg.AssetCheckSpec(

@@ -81,7 +81,7 @@ class RawImagesConfig(dg.Config):
     config_schema=checked(RawImagesConfig),
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"pyspark", "parquet"},
+    kinds={"pyspark", "deltalake"},
     code_version="3",
     check_specs=[
         dg.AssetCheckSpec(
@@ -116,7 +116,7 @@ class RawImagesConfig(dg.Config):
 def raw_images(
     context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake, images: ImageSource
 ) -> dg.MaterializeResult:
-    """The photos of the source in a few Parquet files: decodable, upright, without EXIF, XMP or IPTC.
+    """The photos of the source as a table: decodable, upright, without EXIF, XMP or IPTC.
 
     Files that are no use go to a quarantine table with the reason, and the run goes on. Files whose size
     and modification time are those of the previous version are taken over from it.

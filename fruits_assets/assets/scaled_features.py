@@ -41,7 +41,7 @@ class ScalingConfig(dg.Config):
     config_schema=checked(ScalingConfig),
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"pyspark", "parquet"},
+    kinds={"pyspark", "deltalake"},
     code_version="2",
     check_specs=[
         dg.AssetCheckSpec(
