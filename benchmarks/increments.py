@@ -88,6 +88,13 @@ def stamps_below(folder: Path) -> dict[Path, tuple[int, int]]:
     return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
+def scratch_of_spark() -> dict[str, int]:
+    """Spark's files among the temporary ones of this process, and their sizes."""
+    root = product_scratch.scratch_folder()
+    folders = [folder for kind in ("spark-*", "blockmgr-*") for folder in root.glob(kind)]
+    return {name: size for folder in folders for name, size in sizes_below(folder).items()}
+
+
 @contextmanager
 def peak_of_scratch(idle: dict[str, int]) -> Iterator[ScratchPeak]:
     """Look at Spark's scratch twenty times a second; `idle` is what it holds anyway."""
@@ -95,7 +102,7 @@ def peak_of_scratch(idle: dict[str, int]) -> Iterator[ScratchPeak]:
 
     def look() -> None:
         while not finished.wait(_POLL_S):
-            sizes = sizes_below(product_scratch.scratch_folder())
+            sizes = scratch_of_spark()
             n_bytes = sum(sizes.values()) - sum(idle.values())
             if n_bytes > peak.n_bytes:
                 more = [(Path(path).name, size) for path, size in sizes.items() if path not in idle]
@@ -169,7 +176,7 @@ def measured(n_images: int, pixels: int, seed: int, scratch: Path) -> Figures:
     images, lake = scratch / "images", scratch / "lake"
     write_images(images, n_images, seed, pixels)
     LocalSpark().session.range(1).count()
-    idle = sizes_below(product_scratch.scratch_folder())
+    idle = scratch_of_spark()
     source_bytes = sum(sizes_below(images).values())
     runs = {FIRST: materialize(images, lake, idle)}
     published = Lake(root=str(lake))
@@ -242,7 +249,7 @@ def main() -> None:
     """Command line; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=4000)
-    parser.add_argument("--pixels", type=int, default=100, help="width and height of the images")
+    parser.add_argument("--pixels", type=int, default=640, help="width and height of the images (640)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
