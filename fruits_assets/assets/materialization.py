@@ -11,7 +11,7 @@ import dagster as dg
 
 from fruits_assets.resources.files import LakeError
 from fruits_assets.resources.lake import Lake
-from fruits_assets.resources.published import Version, derived_data_version
+from fruits_assets.resources.published import ConflictError, Version, derived_data_version
 from fruits_assets.resources.spark import SparkRunner
 
 if TYPE_CHECKING:
@@ -107,34 +107,48 @@ def run_and_publish(
 
     Raises:
         dagster.Failure: a blocking check has failed; names it and its numbers.
+        ConflictError: another run has published something else meanwhile.
     """
     asset = context.asset_key.to_user_string()
     settings = recorded_params or asdict(params)  # type: ignore[call-overload]
-    found = lake.unchanged(asset, code_version(context), inputs, settings)
-    if found and is_unchanged(found[1]):
+
+    def unchanged() -> Published | None:
+        found = lake.unchanged(asset, code_version(context), inputs, settings)
+        if found is None or not is_unchanged(found[1]):
+            return None
         version, facts = found
         context.log.info(f"{asset}: nothing has changed since version {version.number}, which stays")
         lake.tidy(version, stable_files)
         return Published(
             version, False, facts, audited(context, checks(facts)), table_metadata(version, table)
         )
+
+    if (before := unchanged()) is not None:
+        return before
     for used in inputs.values():
         refuse_damaged(used)
     stored = {name: used.stored for name, used in {**inputs, **beside}.items() if used}
-    with lake.new_version(asset, version_name(context)) as output:
-        result = spark.run(context, stage, stored, output, params)
-        passed = audited(context, checks(result.metadata))
-        identity = {name: result.metadata[name] for name in told_apart_by} or settings
-        version = lake.publish(
-            asset,
-            output,
-            result,
-            data_version=derived_data_version(code_version(context), inputs, identity),
-            code_version=code_version(context),
-            inputs=inputs,
-            params=settings,
-            stable_files=stable_files,
-        )
+    try:
+        with lake.new_version(asset, version_name(context)) as output:
+            result = spark.run(context, stage, stored, output, params)
+            passed = audited(context, checks(result.metadata))
+            identity = {name: result.metadata[name] for name in told_apart_by} or settings
+            version = lake.publish(
+                asset,
+                output,
+                result,
+                data_version=derived_data_version(code_version(context), inputs, identity),
+                code_version=code_version(context),
+                inputs=inputs,
+                params=settings,
+                stable_files=stable_files,
+            )
+    except ConflictError:
+        # What the other run has published may be just what this one was about to.
+        lake.look_again(asset)
+        if (theirs := unchanged()) is None:
+            raise
+        return theirs
     return Published(version, True, result.metadata, passed, table_metadata(version, table))
 
 

@@ -33,6 +33,7 @@ from fruits_assets.resources.published import (
     other_files,
     record_of,
     version_at,
+    versions_of_libraries,
 )
 from fruits_assets.resources.retention import Keep, dead_runs, remove_unkept, running
 from fruits_assets.stages.stored import Output, StoredTable
@@ -41,13 +42,12 @@ if TYPE_CHECKING:
     from fruits_assets.stages.stage import StageResult
 
 FACTS = "facts.json"  # of a version's folder: all that the stage told, for whoever takes the version over
-_SMALL = (bool, int, float, str, type(None))  # what of a stage's facts goes into the log
-_LIBRARIES = ("dagster", "pyspark", "numpy", "pyarrow", "pillow", "ai-edge-litert")
+_SMALL = (bool, int, float, str, type(None))  # of a stage's facts, what goes into the log
 _DECISIVE_LIBRARIES = ("pillow", "ai-edge-litert")
 
 
 class Lake(dg.ConfigurableResource):
-    """Within a run: the versions that were current when it began, and those that it has published itself."""
+    """Within a run: the versions that were current when it began, and those that it has made itself."""
 
     root: str = Field(description="Folder or s3:// prefix.")
     keep_versions: int = Field(
@@ -92,10 +92,10 @@ class Lake(dg.ConfigurableResource):
     def places(self) -> list[UPath]:
         """The folders of all assets."""
         found = self._root.iterdir() if self._root.exists() else ()
-        return sorted(entry for entry in found if not entry.name.startswith((".", "_")))
+        return sorted(entry for entry in found if entry.name[0] not in "._")
 
     def current(self, asset: str) -> Version:
-        """The published version; within a run, see above.
+        """The published version.
 
         Raises:
             LakeError: nothing is published.
@@ -113,6 +113,11 @@ class Lake(dg.ConfigurableResource):
             return self._pinned.get(asset)
         return current_version(self.place(asset))
 
+    def look_again(self, asset: str) -> None:
+        """Within a run: take what has become current meanwhile for what this run works with."""
+        if self._pinned is not None:
+            self._pinned[asset] = current_version(self.place(asset))
+
     def at(self, asset: str, number: int, otherwise: str) -> Version:
         """The version of that number.
 
@@ -125,10 +130,8 @@ class Lake(dg.ConfigurableResource):
         return version
 
     def reusable(self, asset: str, code_version: str, **params: Any) -> Version | None:
-        """The published version, if what it holds is what would be computed again from the same content.
-
-        That is: by the same code, with the same values of `params` and the same libraries to decode
-        and to infer.
+        """The published version, if what it holds is what would be computed again from the same content:
+        by the same code, with the same values of `params` and the same libraries to decode and to infer.
         """
         version = self.find(asset)
         if (
@@ -148,7 +151,7 @@ class Lake(dg.ConfigurableResource):
         if (
             version is None
             or version.inputs != {name: used.number for name, used in inputs.items()}
-            or version.libraries != _versions_of_libraries()
+            or version.libraries != versions_of_libraries()
             or not version.is_intact()
         ):
             return None
@@ -217,7 +220,7 @@ class Lake(dg.ConfigurableResource):
             inputs={name: used.number for name, used in inputs.items()},
             params=params,
             facts={name: fact for name, fact in result.metadata.items() if isinstance(fact, _SMALL)},
-            libraries=_versions_of_libraries(),
+            libraries=versions_of_libraries(),
             other_files=other_files(output, {file.path for file in rows[1]}),
             published_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
@@ -250,7 +253,3 @@ class Lake(dg.ConfigurableResource):
                 ),
                 version.run_id,
             )
-
-
-def _versions_of_libraries() -> dict[str, str]:
-    return {name: metadata.version(name) for name in _LIBRARIES}

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
 from typing import Any
 
 from upath import UPath
@@ -22,6 +23,7 @@ from fruits_assets.resources.files import LakeError, digest
 from fruits_assets.stages.stored import DAMAGED, ROWS, Output, Stored, StoredFile, StoredTable
 
 LOG = "_delta_log"
+_LIBRARIES = ("dagster", "pyspark", "numpy", "pyarrow", "pillow", "ai-edge-litert")
 _RECORD = "fruits_assets"  # the key in a commit's metadata
 
 
@@ -230,6 +232,11 @@ def derived_data_version(
         "identity": dict(identity),
     }
     return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
+
+
+def versions_of_libraries() -> dict[str, str]:
+    """Of those that decide what a stage makes of its input."""
+    return {name: metadata.version(name) for name in _LIBRARIES}
 
 
 def other_files(output: Output, rows: set[str]) -> dict[str, str]:

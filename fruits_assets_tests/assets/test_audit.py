@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from fruits_assets.stages import mobilenet_features, pca_features_csv
+from fruits_assets.stages import mobilenet_features, pca_features_csv, raw_images
 from fruits_assets.stages.parquet import write_rows
 from fruits_assets.stages.stage import StageResult
 from fruits_assets.stages.stored import ROWS, Output, Stored, StoredTable
@@ -215,3 +215,51 @@ def test_an_unchanged_graph_writes_nothing_and_says_so(materialized: Materialize
     (event,) = result.asset_materializations_for_node("raw_images")
     assert (event.metadata["read"].value, event.metadata["unchanged"].value) == (0, 24)
     assert "data:image/" in str(event.metadata["contact_sheet"].value)
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, what: Callable[[], object]) -> None:
+    """Let something happen while the first stage of a run is at work."""
+    stage = raw_images.raw_images
+
+    def interrupted(
+        spark: SparkSession, inputs: Mapping[str, Stored], output: Output, params: raw_images.Params
+    ) -> StageResult:
+        monkeypatch.undo()
+        what()
+        return stage(spark, inputs, output, params)
+
+    interrupted.__module__ = stage.__module__
+    monkeypatch.setattr(raw_images, "raw_images", interrupted)
+
+
+def test_of_two_runs_over_the_same_photos_the_second_takes_what_the_first_has_published(
+    materialized: Materialized, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    (graph.source / "Banana" / "broken.jpg").unlink()
+    (graph.source / "Banana" / "r_0_100.jpg").unlink()
+    meanwhile(monkeypatch, lambda: graph.materialize(["raw_images", "mobilenet_features"]))
+    success, failed, message = run(graph)
+    assert success, message
+    assert failed == {}
+    assert graph.lake.current("raw_images").number == 1
+    assert graph.lake.current("mobilenet_features").number == 1
+
+
+def test_of_two_runs_over_other_photos_the_second_fails_and_names_the_first(
+    materialized: Materialized, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    (graph.source / "Banana" / "broken.jpg").unlink()
+    others: list[dg.ExecuteInProcessResult] = []
+
+    def another_run_and_a_change() -> None:
+        others.append(graph.materialize(["raw_images"]))
+        (graph.source / "Banana" / "r_0_100.jpg").unlink()
+
+    meanwhile(monkeypatch, another_run_and_a_change)
+    success, _, message = run(graph)
+    assert not success
+    assert f"run {others[0].run_id} has published it while this run was at work" in message
+    assert run(graph)[0]
+    assert "Banana/r_0_100.jpg" not in graph.rows("pca_features_csv")["path"].to_pylist()
