@@ -22,6 +22,7 @@ TOLERANCE = 1e-9  # of a score, relative to the largest
 _ROOMY = "1g"
 _LAST_CHARACTERS = 3000
 _ERROR = re.compile(r"[\w.]+(Error|Exception|Failure)(: |$)")
+_ONCE_MORE = "RESOURCE_INIT_FAILURE"
 _RUN_FAILED, _CAUSED_BY = "RUN_FAILURE", "was caused by the following exception:"
 _NO_MESSAGE = re.compile(r" - INFO - |^\s+at |^\s+\.\.\. \d+ more|JAVA_TOOL_OPTIONS|Not executing\.$")
 
@@ -248,10 +249,14 @@ class Fault:
 
 
 def messages(output: str) -> str:
-    """What a run has said of errors, without the stack traces, in which any name may stand."""
+    """What a run has said of errors, without the stack traces, in which any name may stand.
+
+    Nor does it count what Dagster says when it makes the resources of a failed run once more.
+    """
+    before, failed, after = output.rpartition(_RUN_FAILED)
     lines = []
     in_trace = False
-    for line in output.splitlines():
+    for line in (before + failed + after.partition(_ONCE_MORE)[0]).splitlines():
         in_trace = bool(line.strip()) and (in_trace or line.startswith(("Stack Trace:", "Traceback ")))
         if line.strip() and not in_trace and not _NO_MESSAGE.search(line):
             lines.append(line)

@@ -87,7 +87,7 @@ def _without(version: Version, paths: set[str], erased: Mapping[str, Version]) -
         data_version=hashlib.sha256(f"{version.data_version} {sorted(paths)}".encode()).hexdigest(),
         inputs={name: erased[name].number if name in erased else n for name, n in version.inputs.items()},
         tables=numbers,
-        other_files=other_files(output, {file.path for file in tables[ROWS]}),
+        other_files=other_files(output, {file.path for file in tables[ROWS]}, _RESULTS),
         published_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
     commit(place, tables[ROWS], record_of(without))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -47,6 +48,18 @@ def refuse_unwritable(root: UPath) -> None:
             f"The lake '{root}' cannot be written to: {error}. Set FRUITS_LAKE to a folder or s3:// prefix "
             "that can, free space there, or give this user the right to write there."
         ) from error
+
+
+def full_disk(error: BaseException, place: UPath) -> LakeError | None:
+    """What to say of an error that comes from a full disk; None of any other."""
+    if getattr(error, "errno", None) != errno.ENOSPC and "No space left on device" not in str(error):
+        return None
+    if isinstance(error, RuntimeError):
+        return None  # told already
+    return LakeError(
+        f"Nothing was published: the disk of '{place}' is full (No space left on device). Free space there, "
+        "or set FRUITS_LAKE to a place that has more."
+    )
 
 
 def write_synced(target: UPath, content: bytes) -> None:

@@ -23,7 +23,14 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 from upath import UPath
 
-from fruits_assets.resources.files import LakeError, is_local, refuse_unwritable, show, write_synced
+from fruits_assets.resources.files import (
+    LakeError,
+    full_disk,
+    is_local,
+    refuse_unwritable,
+    show,
+    write_synced,
+)
 from fruits_assets.resources.published import (
     ConflictError,
     Version,
@@ -35,7 +42,7 @@ from fruits_assets.resources.published import (
     version_at,
     versions_of_libraries,
 )
-from fruits_assets.resources.retention import Keep, dead_runs, remove_unkept, running
+from fruits_assets.resources.retention import Keep, fail_dead_runs, remove_unkept, running
 from fruits_assets.stages.stored import Output, StoredTable
 
 if TYPE_CHECKING:
@@ -50,9 +57,7 @@ class Lake(dg.ConfigurableResource):
     """Within a run: the versions that were current when it began, and those that it has made itself."""
 
     root: str = Field(description="Folder or s3:// prefix.")
-    keep_versions: int = Field(
-        default=3, ge=1, description="How many published versions of an asset to keep."
-    )
+    keep_versions: int = Field(default=3, ge=1, description="How many versions of an asset to keep.")
     keep_minutes: int = Field(
         default=60, ge=0, description="How long to keep what was current, for those who are reading it."
     )
@@ -67,18 +72,12 @@ class Lake(dg.ConfigurableResource):
         refuse_unwritable(self._root)
         run_id = context.run.run_id if context.run else uuid.uuid4().hex
         with running(self._root, run_id):
-            self._report_dead_runs(context)
+            fail_dead_runs(self._root, context.instance)
             self._pinned = {place.name: current_version(place) for place in self.places()}
             try:
                 yield self
             finally:
                 self._pinned = None
-
-    def _report_dead_runs(self, context: dg.InitResourceContext) -> None:
-        for run_id in dead_runs(self._root):
-            run = context.instance.get_run_by_id(run_id) if context.instance else None
-            if context.instance and run and not run.is_finished:
-                context.instance.report_run_failed(run, "The process of this run has died.")
 
     @property
     def _root(self) -> UPath:
@@ -174,12 +173,14 @@ class Lake(dg.ConfigurableResource):
                 UPath(output.folder).mkdir(parents=True)
             try:
                 yield output
-            except BaseException:
+            except BaseException as error:
                 # What fails once it is published, such as the removal of old versions, must not take it away.
                 current = current_version(place)
                 if current is None or current.name != name:
                     for folder in place.glob(f"_*/{name}"):
                         folder.fs.rm(folder.path, recursive=True)
+                if (told := full_disk(error, place)) is not None:
+                    raise told from error
                 raise
 
     def publish(
@@ -221,7 +222,7 @@ class Lake(dg.ConfigurableResource):
             params=params,
             facts={name: fact for name, fact in result.metadata.items() if isinstance(fact, _SMALL)},
             libraries=versions_of_libraries(),
-            other_files=other_files(output, {file.path for file in rows[1]}),
+            other_files=other_files(output, {file.path for file in rows[1]}, stable_files),
             published_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         before, other = self.find(asset), current_version(place)
@@ -245,7 +246,7 @@ class Lake(dg.ConfigurableResource):
     def tidy(self, version: Version, stable_files: Sequence[str] = ()) -> None:
         """Let the stable files of an asset be those of its current version, and remove what is not kept."""
         show(self.place(version.asset), UPath(version.folder), stable_files)
-        with contextlib.suppress(OSError):  # what stays is looked at again by the next run
+        with contextlib.suppress(OSError, LakeError):  # what stays is looked at again by the next run
             remove_unkept(
                 self.place(version.asset),
                 Keep(

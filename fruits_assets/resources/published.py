@@ -68,7 +68,11 @@ class Version:
         return Stored(self.table, self.folder)
 
     def table_of(self, name: str) -> StoredTable:
-        """One of its tables."""
+        """One of its tables.
+
+        Raises:
+            LakeError: its log no longer has it.
+        """
         if name == ROWS:
             return self.table
         if name not in self.tables:
@@ -83,10 +87,14 @@ class Version:
         """
         place, folder = UPath(self.uri), UPath(self.folder)
         found = place.fs.find(place.path, detail=True)
+        try:
+            tables = [self.table_of(name) for name in (ROWS, *self.tables)]
+        except LakeError:
+            return False
+        paths = {f"{UPath(t.uri).path}/{file.path}": file.size_bytes for t in tables for file in t.files}
         rows = all(
-            found.get(f"{place.path}/{file.path}", {}).get("size") == file.size_bytes
-            and f"{place.path}/{file.path}{DAMAGED}" not in found
-            for file in self.table.files
+            found.get(path, {}).get("size") == size_bytes and f"{path}{DAMAGED}" not in found
+            for path, size_bytes in paths.items()
         )
         return rows and all(
             (folder / name).exists() and digest(folder / name) == written
@@ -239,14 +247,17 @@ def versions_of_libraries() -> dict[str, str]:
     return {name: metadata.version(name) for name in _LIBRARIES}
 
 
-def other_files(output: Output, rows: set[str]) -> dict[str, str]:
-    """The digests of what a version's folder has besides the files of its rows; stray ones of these go."""
+def other_files(output: Output, rows: set[str], stable_files: Sequence[str] = ()) -> dict[str, str]:
+    """The digests of what a version's folder has besides the files of its rows; stray ones of these go.
+
+    Rows that are also a stable file are digested all the same: no run of ours reads them again.
+    """
     folder, digests = UPath(output.folder), {}
     for path in folder.fs.find(folder.path):
         name = path.removeprefix(f"{folder.path}/")
-        if f"{output.inside(ROWS)}/{name}" in rows:
+        if f"{output.inside(ROWS)}/{name}" in rows and name not in stable_files:
             continue
-        if "/" not in name and name.endswith(".parquet"):
+        if "/" not in name and name.endswith(".parquet") and name not in stable_files:
             folder.fs.rm(path)  # of an attempt of a task that failed
         else:
             digests[name] = digest(folder / name)

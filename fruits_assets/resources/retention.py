@@ -13,13 +13,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from upath import UPath
 
-from fruits_assets.resources.files import is_local
+from fruits_assets.resources.files import LakeError, is_local
 from fruits_assets.resources.locks import held, is_held
 from fruits_assets.resources.published import LOG, Version, current_version, version_at
 from fruits_assets.stages.stored import ROWS, Output
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 RUNNING = "_running"
 _DEAD_AFTER = timedelta(days=2)
@@ -41,15 +45,16 @@ def running(root: UPath, run_id: str) -> Iterator[None]:
         yield
 
 
-def dead_runs(root: UPath) -> list[str]:
-    """Runs that have left their marker and are gone; the marker goes with this."""
-    dead = []
+def fail_dead_runs(root: UPath, instance: DagsterInstance | None) -> None:
+    """Tell Dagster of runs that have left their marker and are gone; the marker goes with this."""
     for marker in (root / RUNNING).iterdir() if (root / RUNNING).exists() else ():
         with contextlib.suppress(FileNotFoundError):  # it has just ended
-            if _is_dead(marker):
-                marker.unlink()
-                dead.append(marker.name)
-    return dead
+            if not _is_dead(marker):
+                continue
+            marker.unlink()
+            run = instance.get_run_by_id(marker.name) if instance else None
+            if instance and run and not run.is_finished:
+                instance.report_run_failed(run, "The process of this run has died.")
 
 
 def _is_dead(marker: UPath) -> bool:
@@ -83,7 +88,7 @@ def remove_unkept(place: UPath, keep: Keep, run_id: str = "") -> int:
     n_bytes = 0
     for table in {ROWS, *(name for version in kept for name in version.tables)}:
         folder = UPath(Output(str(place), "").folder_of(table))
-        in_use = {file.path for version in kept for file in version.table_of(table).files}
+        in_use = {path for version in kept for path in _paths(version, table)}
         below = folder / "_versions" if table == ROWS else folder
         for version in below.iterdir() if below.exists() else ():
             name = version.name
@@ -98,6 +103,12 @@ def remove_unkept(place: UPath, keep: Keep, run_id: str = "") -> int:
     if not others:
         n_bytes += sum(_removed(entry) for entry in place.glob(".*"))
     return n_bytes
+
+
+def _paths(version: Version, table: str) -> list[str]:
+    with contextlib.suppress(LakeError):  # somebody has removed it from its log
+        return [file.path for file in version.table_of(table).files]
+    return []
 
 
 def _kept(place: UPath, keep: Keep) -> list[Version]:

@@ -516,3 +516,39 @@ def test_nothing_has_changed_if_code_inputs_parameters_and_libraries_are_the_sam
     assert lake.unchanged("images", "1", {"source": source}, {"k": 6}) is None
     with_another_library(lake, "numpy", monkeypatch)
     assert lake.unchanged("images", "1", {"source": source}, {"k": 5}) is None
+
+
+@pytest.mark.parametrize("fault", ["log entry gone", "file gone"])
+def test_a_version_whose_quarantine_is_not_whole_is_no_longer_taken_over_and_fails_no_housekeeping(
+    local: Lake, fault: str
+) -> None:
+    version = publish(local, "run-0", "a.jpg", quarantine=["b.jpg"])
+    quarantine = local.place("images") / "_quarantine"
+    if fault == "log entry gone":
+        (quarantine / "_delta_log" / f"{0:020}.json").unlink()
+    else:
+        Path(version.table_of("quarantine").uris[0]).unlink()
+    assert not version.is_intact()
+    local.tidy(version, ["results.txt"])
+    if fault == "log entry gone":
+        shutil.rmtree(quarantine.path)  # as the message about a damaged log says
+    again = publish(local, "run-1", kept=version.table.files, quarantine=["b.jpg"])
+    assert again.is_intact()
+    assert paths_in(again.table_of("quarantine")) == ["b.jpg"]
+
+
+def test_a_disk_that_is_full_while_it_is_published_is_told_and_changes_nothing(
+    local: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(local, "run-0", "a.jpg", text="old")
+
+    def full(*_: object) -> None:
+        raise OSError("Generic LocalFileSystem error: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fruits_assets.resources.lake.commit", full)
+        with pytest.raises(LakeError, match=r"Nothing was published: the disk of .* is full.*Free space"):
+            publish(local, "run-1", "b.jpg", text="new")
+    assert local.current("images").name == "run-0"
+    assert stable_text(local) == "old"
+    assert names_of_versions(local) == {"run-0"}
