@@ -256,7 +256,7 @@ def messages(output: str) -> str:
     before, failed, after = output.rpartition(_RUN_FAILED)
     lines = []
     in_trace = False
-    for line in (before + failed + after.partition(_ONCE_MORE)[0]).splitlines():
+    for line in (before + failed + (after.partition(_ONCE_MORE)[0] if failed else after)).splitlines():
         in_trace = bool(line.strip()) and (in_trace or line.startswith(("Stack Trace:", "Traceback ")))
         if line.strip() and not in_trace and not _NO_MESSAGE.search(line):
             lines.append(line)

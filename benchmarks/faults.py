@@ -16,6 +16,7 @@ import time
 from fault_catalogue import all_faults
 from fault_trial import Bench, Fault, SkippedError
 from measuring import scratch_folder
+from pipeline_process import end_orderly_on_sigterm
 
 
 def examine(fault: Fault, bench: Bench) -> str:
@@ -46,6 +47,7 @@ def main() -> None:
     if arguments.list or not chosen:
         print("\n".join(fault.name for fault in chosen or all_faults()))
         sys.exit(not chosen)
+    end_orderly_on_sigterm()
     started = time.monotonic()
     with scratch_folder() as scratch:
         bench = Bench(scratch)

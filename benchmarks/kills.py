@@ -20,7 +20,14 @@ from typing import Any
 import lake_checks
 from lake_checks import FEATURES, LOG, MODEL, PCA, RAW, RESULTS, SCALED, VERSIONS, TornError
 from measuring import scratch_folder, table, write_images
-from pipeline_process import KEEP_VERSIONS, Pipeline, Surroundings, pipeline, wait_until
+from pipeline_process import (
+    KEEP_VERSIONS,
+    Pipeline,
+    Surroundings,
+    end_orderly_on_sigterm,
+    pipeline,
+    wait_until,
+)
 
 from fruits_assets.mobilenet.weights import DEMO, SAMPLE_IMAGES
 
@@ -293,6 +300,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=168)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    end_orderly_on_sigterm()
     started = time.monotonic()
     with scratch_folder() as scratch:
         trial = Trial(scratch, arguments.images, arguments.seed)

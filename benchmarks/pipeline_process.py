@@ -55,6 +55,8 @@ class Surroundings:
             "FRUITS_SPARK": "local",
             "FRUITS_WEIGHTS": self.weights,
             "TMPDIR": str(self.temporary),
+            # A user's lakes share their flatbuffers; a fresh lake must not get one of a killed run.
+            "XDG_CACHE_HOME": str(self.own / "cache"),
             # A JVM does not ask for TMPDIR.
             "JAVA_TOOL_OPTIONS": f"-Djava.io.tmpdir={self.temporary}",
         }
@@ -157,3 +159,8 @@ def wait_until(run: Pipeline, happens: Callable[[], bool], poll_s: float) -> boo
             return True
         time.sleep(poll_s)
     return happens()
+
+
+def end_orderly_on_sigterm() -> None:
+    """Let SIGTERM end this process as an exception does: its runs are killed, its folders removed."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
