@@ -179,7 +179,7 @@ def audited(
 
 def _in_words(check: dg.AssetCheckResult) -> str:
     numbers = ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
-    return f"{check.check_name} ({numbers})"
+    return f"{check.check_name} ({numbers})" + (f". {check.description}" if check.description else "")
 
 
 def refuse_damaged(version: Version) -> None:
@@ -218,7 +218,17 @@ def table_metadata(version: Version, table: Table) -> dict[str, Any]:
 
 
 def check(
-    name: str, passed: bool, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR, **numbers: Any
+    name: str,
+    passed: bool,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    remedy: str | None = None,
+    **numbers: Any,
 ) -> dg.AssetCheckResult:
-    """A check's result, with the numbers that it was decided by."""
-    return dg.AssetCheckResult(check_name=name, passed=bool(passed), severity=severity, metadata=numbers)
+    """A check's result, with the numbers that it was decided by, and if it failed, what to do."""
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=bool(passed),
+        severity=severity,
+        metadata=numbers,
+        description=None if passed else remedy,
+    )

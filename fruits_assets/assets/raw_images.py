@@ -193,6 +193,8 @@ def checks(
         check(
             "keeps_previous_images",
             share_of_previous >= min_share_of_previous,
+            remedy="See whether the folder of FRUITS_IMAGES is all there; the configuration of raw_images, "
+            "min_share_of_previous: 0, accepts the loss.",
             share_of_previous=share_of_previous,
             minimum=min_share_of_previous,
             previous=n_previous,

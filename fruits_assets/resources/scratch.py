@@ -7,6 +7,7 @@ import functools
 import os
 import shutil
 import tempfile
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,12 +16,18 @@ from fruits_assets.resources.locks import held, is_held
 
 _PREFIX = f"fruits_assets-{os.getuid()}-"
 _MARK = "in_use"
+_one_at_a_time = threading.Lock()
 _STARTS_WITHIN_S = 60.0  # a folder is made a moment before it is marked
 
 
-@functools.cache
 def scratch_folder() -> Path:
     """A folder below the system's temporary one (TMPDIR); those of dead processes are removed first."""
+    with _one_at_a_time:
+        return _made()
+
+
+@functools.cache
+def _made() -> Path:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if not is_held(folder / _MARK) and _is_old_or_marked(folder):
             shutil.rmtree(folder, ignore_errors=True)

@@ -132,15 +132,15 @@ class LocalSpark(SparkRunner):
         """See `SparkRunner.run`."""
         self._refuse_unreachable(output.asset)
         started = time.monotonic()
-        spark = self.session
-        spark.sparkContext.setJobGroup(context.run_id, stage.__name__, interruptOnCancel=True)
         with _stage_log_to(context.log):
             try:
+                spark = self.session
+                spark.sparkContext.setJobGroup(context.run_id, stage.__name__, interruptOnCancel=True)
                 result = stage(spark, inputs, output, params)
             except BaseException as error:
-                _cancel(spark, context.run_id)
+                _cancel(context.run_id)
                 places = f"{output.asset} and {scratch_folder()}"
-                if isinstance(error, Exception) and (failure := explained(error, spark, places)):
+                if isinstance(error, Exception) and (failure := explained(error, places)):
                     raise failure from error
                 raise
         context.log.info(f"{stage.__name__} took {time.monotonic() - started:.1f} s")
@@ -239,9 +239,11 @@ class LocalSpark(SparkRunner):
             )
 
 
-def _cancel(spark: SparkSession, group: str) -> None:
+def _cancel(group: str) -> None:
     """Take the tasks of a run that was cancelled or has failed off the cores."""
-    context: Any = spark.sparkContext
+    from pyspark import SparkContext
+
+    context: Any = SparkContext._active_spark_context
     with suppress(AttributeError):
         # An interrupted call still has its answer to come, which the next one would take for its own.
         del context._gateway._gateway_client.thread_connection.connection

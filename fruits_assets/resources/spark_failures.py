@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import errno
 import re
+import subprocess
 from typing import Any
 
 _MEMORY = (
     "The usual reason is memory: the system ends the largest process when it runs out. Close other programs, "
     "use fewer cores (FRUITS_SPARK_MASTER=local[2]), or a machine with more."
+)
+# The last of these when it dies before it has said anything.
+_WORKER_GONE = (
+    "Python worker exited unexpectedly",
+    "Python worker process terminated",
+    "PythonWorkerFactory.createWorker",
 )
 # An exception of ours as the last line of a worker's traceback, somewhere inside Spark's own words.
 _OURS = re.compile(
@@ -20,14 +27,13 @@ class StageFailedError(RuntimeError):
     """Spark could not do its work; the message says why, and what to do."""
 
 
-def explained(error: BaseException, spark: Any, places: str) -> Exception | None:
+def explained(error: BaseException, places: str) -> Exception | None:
     """The failure of a stage in words that lead on, or None where its own words do.
 
     Args:
-        spark: the session.
         places: where files were being written.
     """
-    if (status := _jvm_exit_status(spark)) is not None:
+    if (status := _jvm_exit_status()) is not None:
         cause = f"was killed by signal {-status}" if status < 0 else f"has ended with status {status}"
         return StageFailedError(f"The Java process of Spark {cause}. {_MEMORY}")
     text = str(error)
@@ -36,20 +42,22 @@ def explained(error: BaseException, spark: Any, places: str) -> Exception | None
             f"The disk is full (No space left on device) at one of {places}. Free space there, or set "
             "FRUITS_LAKE and TMPDIR to places that have more."
         )
-    if "Python worker exited unexpectedly" in text or "Python worker process terminated" in text:
+    if any(words in text for words in _WORKER_GONE):
         return StageFailedError(f"A Python worker of Spark was killed. {_MEMORY}")
     if ours := _OURS.search(text):
         return StageFailedError(ours[2])
     return None
 
 
-def _jvm_exit_status(spark: Any) -> int | None:
-    process = getattr(spark.sparkContext._gateway, "proc", None)
+def _jvm_exit_status() -> int | None:
+    from pyspark import SparkContext
+
+    process: Any = getattr(SparkContext._gateway, "proc", None)
     if process is None:
         return None
     try:
         # What it was talking to is gone a moment before it is.
         status: int | None = process.wait(0.2)
-    except Exception:  # still there: subprocess.TimeoutExpired
-        return None
+    except subprocess.TimeoutExpired:
+        return None  # it is still there
     return status

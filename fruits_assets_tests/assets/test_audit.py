@@ -151,6 +151,8 @@ def test_losing_most_of_the_source_replaces_nothing_unless_that_is_accepted(
     assert failed["keeps_previous_images"]["minimum"] == 0.8
     assert failed["keeps_previous_images"]["share_of_previous"] < 0.6
     assert "keeps_previous_images" in message
+    assert "FRUITS_IMAGES" in message
+    assert "min_share_of_previous: 0, accepts the loss" in message
     assert graph.results.read_bytes() == results
     assert not run(graph, config={"raw_images": {"reread": True}})[0]  # nor is that a way around it
 

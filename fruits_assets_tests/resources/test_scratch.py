@@ -60,3 +60,18 @@ def test_a_folder_that_is_just_being_made_is_left_alone(tmp_path: Path) -> None:
     with start(CODE, tmp_path) as process:
         folder_of(process)
     assert not made.exists()
+
+
+def test_threads_that_ask_at_once_get_one_folder(tmp_path: Path) -> None:
+    code = (
+        "import tempfile, time\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from fruits_assets.resources import scratch\n"
+        "make = tempfile.mkdtemp\n"
+        "tempfile.mkdtemp = lambda **options: (time.sleep(0.2), make(**options))[1]\n"
+        "with ThreadPoolExecutor(4) as threads:\n"
+        "    print(len({f.result() for f in [threads.submit(scratch.scratch_folder) for _ in range(4)]}))\n"
+    )
+    with start(code, tmp_path) as process:
+        assert process.communicate()[0] == "1\n"
+    assert list(tmp_path.iterdir()) == []

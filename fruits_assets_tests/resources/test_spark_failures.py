@@ -74,6 +74,19 @@ def test_a_killed_java_process_is_told_as_such(tmp_path: Path) -> None:
     assert "FRUITS_SPARK_MASTER=local[2]" in said
 
 
+def test_a_java_process_that_was_killed_before_the_stage_began_is_told_as_such(tmp_path: Path) -> None:
+    said = run(
+        """
+        stage = nothing
+        session = LocalSpark(driver_memory="512m").session
+        os.kill(session.sparkContext._gateway.proc.pid, signal.SIGKILL)
+        time.sleep(1)
+        """,
+        tmp_path,
+    )
+    assert "The Java process of Spark was killed by signal 9. The usual reason is memory" in said
+
+
 def test_a_killed_python_worker_is_told_as_such(tmp_path: Path) -> None:
     said = run(
         """
