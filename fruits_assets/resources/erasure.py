@@ -87,7 +87,7 @@ def _without(version: Version, paths: set[str], erased: Mapping[str, Version]) -
         data_version=hashlib.sha256(f"{version.data_version} {sorted(paths)}".encode()).hexdigest(),
         inputs={name: erased[name].number if name in erased else n for name, n in version.inputs.items()},
         tables=numbers,
-        other_files=other_files(output, {file.path for file in tables[ROWS]}, _RESULTS),
+        other_files=other_files(output, {file.path for file in tables[ROWS]}),
         published_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
     commit(place, tables[ROWS], record_of(without))
@@ -124,10 +124,11 @@ def _batches_without(uri: str, schema: pa.Schema, paths: set[str]) -> Iterator[p
 
 
 def _copy_other_files(version: Version, output: Output) -> None:
-    """All but the facts, which show photos and name them, and the results, which are written anew."""
+    """All but rows, facts, which show photos and name them, and the results, which are written anew."""
     folder = UPath(version.folder)
+    rows = {file.path.rsplit("/", 1)[1] for file in version.table.files}
     for name in version.other_files:
-        if name not in (FACTS, *_RESULTS):
+        if name not in (FACTS, *_RESULTS, *rows):
             target = UPath(output.folder) / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((folder / name).read_bytes())

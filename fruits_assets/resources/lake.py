@@ -222,7 +222,7 @@ class Lake(dg.ConfigurableResource):
             params=params,
             facts={name: fact for name, fact in result.metadata.items() if isinstance(fact, _SMALL)},
             libraries=versions_of_libraries(),
-            other_files=other_files(output, {file.path for file in rows[1]}, stable_files),
+            other_files=other_files(output, {file.path for file in rows[1]}),
             published_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
         before, other = self.find(asset), current_version(place)

@@ -247,17 +247,18 @@ def versions_of_libraries() -> dict[str, str]:
     return {name: metadata.version(name) for name in _LIBRARIES}
 
 
-def other_files(output: Output, rows: set[str], stable_files: Sequence[str] = ()) -> dict[str, str]:
+def other_files(output: Output, rows: set[str]) -> dict[str, str]:
     """The digests of what a version's folder has besides the files of its rows; stray ones of these go.
 
-    Rows that are also a stable file are digested all the same: no run of ours reads them again.
+    A single file of rows is digested all the same: it may be one that no run of ours reads again, such as the
+    results.
     """
     folder, digests = UPath(output.folder), {}
     for path in folder.fs.find(folder.path):
         name = path.removeprefix(f"{folder.path}/")
-        if f"{output.inside(ROWS)}/{name}" in rows and name not in stable_files:
+        if (is_rows := f"{output.inside(ROWS)}/{name}" in rows) and len(rows) > 1:
             continue
-        if "/" not in name and name.endswith(".parquet") and name not in stable_files:
+        if "/" not in name and name.endswith(".parquet") and not is_rows:
             folder.fs.rm(path)  # of an attempt of a task that failed
         else:
             digests[name] = digest(folder / name)

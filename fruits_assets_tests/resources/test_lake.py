@@ -272,7 +272,9 @@ def test_a_lake_of_an_earlier_release_is_refused_with_what_to_do(local: Lake) ->
         pass
 
 
-@pytest.mark.parametrize("fault", ["missing", "truncated", "marked", "other file changed", "other file gone"])
+@pytest.mark.parametrize(
+    "fault", ["missing", "truncated", "flipped", "marked", "other file changed", "other file gone"]
+)
 def test_a_version_that_is_not_whole_is_known_as_such(local: Lake, fault: str) -> None:
     version = publish(local, "run-0", "a.jpg")
     (rows,) = (Path(uri) for uri in version.table.uris)
@@ -281,6 +283,8 @@ def test_a_version_that_is_not_whole_is_known_as_such(local: Lake, fault: str) -
         rows.unlink()
     if fault == "truncated":
         rows.write_bytes(rows.read_bytes()[:-1])
+    if fault == "flipped":
+        rows.write_bytes(bytes(byte ^ (i == 99) for i, byte in enumerate(rows.read_bytes())))
     if fault == "marked":
         rows.with_name(f"{rows.name}.damaged").touch()
     if fault == "other file changed":
