@@ -245,12 +245,9 @@ class Lake(dg.ConfigurableResource):
 
     def tidy(self, version: Version, stable_files: Sequence[str] = ()) -> None:
         """Let the stable files of an asset be those of its current version, and remove what is not kept."""
-        show(self.place(version.asset), UPath(version.folder), stable_files)
+        place = self.place(version.asset)
+        # Not this one's: another run may have published a later one.
+        show(place, UPath((current_version(place) or version).folder), stable_files)
         with contextlib.suppress(OSError, LakeError):  # what stays is looked at again by the next run
-            remove_unkept(
-                self.place(version.asset),
-                Keep(
-                    self.keep_versions, timedelta(minutes=self.keep_minutes), timedelta(days=self.keep_days)
-                ),
-                version.run_id,
-            )
+            minutes, days = timedelta(minutes=self.keep_minutes), timedelta(days=self.keep_days)
+            remove_unkept(place, Keep(self.keep_versions, minutes, days), version.run_id)

@@ -556,3 +556,11 @@ def test_a_disk_that_is_full_while_it_is_published_is_told_and_changes_nothing(
     assert local.current("images").name == "run-0"
     assert stable_text(local) == "old"
     assert names_of_versions(local) == {"run-0"}
+
+
+def test_a_run_that_finds_its_version_unchanged_does_not_take_a_later_ones_files_away(local: Lake) -> None:
+    publish(local, "run-0", "a.jpg", text="old")
+    with in_a_run(local) as of_run:
+        publish(local, "other-0", "b.jpg", text="new")
+        of_run.tidy(of_run.current("images"), ["results.txt"])
+    assert stable_text(local) == "new"
