@@ -52,10 +52,8 @@ def kept_together(files: Iterable[StoredFile]) -> tuple[list[StoredFile], list[l
     they are many, each run puts some of the smallest together, but writes little for that.
     """
     all_files = list(files)
-    small = sorted(
-        (file for file in all_files if file.size_bytes < _SMALL_BYTES),
-        key=lambda file: (file.size_bytes, file.path),
-    )
+    small = [file for file in all_files if file.size_bytes < _SMALL_BYTES]
+    small.sort(key=lambda file: file.size_bytes)
     if len(small) <= _MAX_SMALL_FILES:
         return all_files, []
     budget = sum(file.size_bytes for file in all_files) * _REWRITTEN_SHARE
