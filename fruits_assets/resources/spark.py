@@ -56,6 +56,9 @@ _one_start_at_a_time = threading.Lock()
 # Executors are JVMs that have to start; on a cluster that has room, all are there within seconds.
 _WORKERS_WAIT_S, _WORKERS_POLL_S = 120.0, 1.0
 _MASTER_WAIT_S = 10.0
+# The address of a Unix domain socket has so many bytes on macOS (Linux has a few more), its name in the
+# folder 42 of them.
+_SOCKET_FOLDER_BYTES = 103 - 42
 
 
 class SparkSetupError(RuntimeError):
@@ -207,6 +210,10 @@ class LocalSpark(SparkRunner):
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.local.dir": str(scratch_folder()),
+            # Over TCP, the first words to a worker wait for one another: 20 ms a task.
+            "spark.python.unix.domain.socket.enabled": len(os.fsencode(scratch_folder()))
+            <= _SOCKET_FOLDER_BYTES,
+            "spark.python.unix.domain.socket.dir": str(scratch_folder()),
         }
         return {
             **(one_machine if self.master.startswith("local") else {}),

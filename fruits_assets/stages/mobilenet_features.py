@@ -263,13 +263,20 @@ class _Work:
         params = self.params
         # A task that finds it built does not even read the broadcast.
         extractor = worker_extractor(params.fingerprint, params.batch_size, lambda: self.network.value)
-        for uri, numbers in images:
-            for batch in rows_of(uri, [*_IDENTITY, "content"], numbers):
-                contents = (value.as_py() for value in batch["content"])
-                features = extractor.features(decoded_inputs(batch["path"].to_pylist(), contents))
-                identity = [batch[name] for name in _IDENTITY]
-                yield pa.RecordBatch.from_arrays([*identity, fixed_length_arrays(features)], schema=SCHEMA)
-                self.done.add(batch.num_rows)
+        identities: list[pa.RecordBatch] = []
+
+        def inputs() -> Iterator[NDArray[np.uint8]]:
+            for uri, numbers in images:
+                for batch in rows_of(uri, [*_IDENTITY, "content"], numbers):
+                    contents = (value.as_py() for value in batch["content"])
+                    yield from decoded_inputs(batch["path"].to_pylist(), contents)
+                    identities.append(batch.select(_IDENTITY))
+                    self.done.add(batch.num_rows)
+
+        # Of all at once, so that only the task's last call of the network can be for less than a batch.
+        features = fixed_length_arrays(extractor.features(inputs()))
+        (identity,) = pa.Table.from_batches(identities).combine_chunks().to_batches()
+        yield pa.RecordBatch.from_arrays([*identity.columns, features], schema=SCHEMA)
 
 
 def _copied(task: Task) -> Iterator[pa.RecordBatch]:

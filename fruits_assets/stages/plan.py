@@ -16,7 +16,7 @@ PREVIOUS = "previous"
 LAST = "last"
 
 FILE_BYTES = 128 * 1024**2
-_TASKS_PER_CORE = 32
+_TASKS_PER_CORE = 16
 # What an image costs that has hardly any bytes, in bytes: a tiny one is still inferred.
 _BYTES_PER_ITEM = 64 * 1024
 _MIN_TASK_BYTES = 2 * 1024**2
