@@ -12,7 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fruits_assets.mobilenet.extractor import decode_rgb, model_input
+from fruits_assets.mobilenet.extractor import model_input
+from fruits_assets.photos.decoding import decode_rgb
 
 if TYPE_CHECKING:
     import keras

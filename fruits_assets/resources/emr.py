@@ -483,11 +483,12 @@ class EmrSpark(SparkRunner):
 
 
 def code_archive() -> bytes:
-    """`stages/` and `mobilenet/extractor.py` as a zip, the same bytes for the same code."""
+    """`stages/`, `photos/` and `mobilenet/extractor.py` as a zip, the same bytes for the same code."""
     files = [
         _PACKAGE / "__init__.py",
         _PACKAGE / "mobilenet" / "__init__.py",
         _PACKAGE / "mobilenet" / "extractor.py",
+        *sorted((_PACKAGE / "photos").rglob("*.py")),
         *sorted((_PACKAGE / "stages").glob("*.py")),
     ]
     buffer = io.BytesIO()

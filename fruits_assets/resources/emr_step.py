@@ -1,6 +1,7 @@
 """The script of an EMR step: runs one stage in the cluster's Spark and tells Dagster about it by Pipes.
 
-It travels beside a zip of `stages/` and `mobilenet/extractor.py`, and must not import anything else of ours.
+It travels beside a zip of `stages/`, `photos/` and `mobilenet/extractor.py`, and must not import anything
+else of ours.
 """
 
 from __future__ import annotations

@@ -6,5 +6,5 @@ Every stage has one shape,
 
 where `inputs` maps a name to a URI, `output` is the URI of a folder of its own, and `params` is a
 frozen dataclass. No Dagster, no TensorFlow, no environment variables: this folder, with
-`mobilenet/extractor.py`, is all that a cluster gets.
+`photos/` and `mobilenet/extractor.py`, is all that a cluster gets.
 """

@@ -13,9 +13,10 @@ import fsspec
 import pyarrow as pa
 from PIL import Image
 
-from fruits_assets.mobilenet.extractor import UnusableImageError, decode_rgb
+from fruits_assets.photos.decoding import decode_rgb
+from fruits_assets.photos.formats import UnusableImageError
+from fruits_assets.photos.personal_metadata import strip_personal_metadata
 from fruits_assets.stages.listing import ListedFile, label_of
-from fruits_assets.stages.personal_metadata import strip_personal_metadata
 
 SCHEMA = pa.schema(
     [

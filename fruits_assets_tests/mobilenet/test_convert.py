@@ -15,10 +15,10 @@ from fruits_assets.mobilenet import convert, weights
 from fruits_assets.mobilenet.extractor import (
     FLATBUFFER,
     Extractor,
-    decode_rgb,
     decoded_inputs,
     model_input,
 )
+from fruits_assets.photos.decoding import decode_rgb
 
 # Keras runs in processes of its own here too: TensorFlow in the tests' would cost a gigabyte.
 KERAS_FEATURES = """

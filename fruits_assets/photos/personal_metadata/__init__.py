@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from fruits_assets.mobilenet.extractor import FORMATS, orientation
+from fruits_assets.photos.decoding import orientation
+from fruits_assets.photos.formats import FORMATS
 
 _JPEG, _PNG, _RIFF, _WEBP = b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF", b"WEBP"
 # ISO/IEC 10918-1, table B.1: inside a scan, FF is followed by 00, a restart marker or fill bytes.

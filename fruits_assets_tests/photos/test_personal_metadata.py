@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from fruits_assets.mobilenet.extractor import decode_rgb
-from fruits_assets.stages.personal_metadata import strip_personal_metadata
+from fruits_assets.photos.decoding import decode_rgb
+from fruits_assets.photos.personal_metadata import strip_personal_metadata
 
 SECRET = b"SECRET"
 ICC = bytes(range(256)) * 300  # more than fits one JPEG segment
