@@ -1,11 +1,23 @@
-"""The bytes of an image file in, an upright 8-bit RGB picture out."""
+"""The bytes of an image file in, an upright picture in sRGB out."""
+
+from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fruits_assets.photos.formats import FORMATS, MAX_PIXELS, UnusableImageError
+from fruits_assets.photos.colour import Profile, profile_of
+from fruits_assets.photos.formats import FORMATS, MAX_PIXELS, UnusableImageError, what_it_is
+from fruits_assets.photos.plausibility import refuse_claims, refuse_wrong_values, why_unidentified
+
+# Twice the 224 of the network's input: its resize then averages as it would have done over all pixels.
+DECODED_SIZE = 448
+# What a decoder cannot scale is averaged to no less than this, so that rounding twice changes nothing.
+_AVERAGED_SIZE = 2 * DECODED_SIZE
+_BAND_PIXELS = 1024 * 1024
 
 _ORIENTATION_TAG = 0x0112
 # EXIF 2.32, table 4: what turns the stored pixels upright.
@@ -18,35 +30,69 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_THEIR_SIDE = {5, 6, 7, 8}
 
 
-def decode_rgb(content: bytes) -> Image.Image:
-    """Decode an image file to 8-bit RGB, upright; of an animation, the first frame.
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo, upright.
 
-    Transparent pixels become white, 16-bit grey is scaled to 8 bits, every other mode is converted
-    by Pillow.
+    `width` and `height` are those of the whole photo, in pixels; `picture` is all of it, or where it is
+    large, scaled to fewer pixels, and its colours are as `profile` means them, sRGB if there is none.
+    """
+
+    picture: Image.Image
+    width: int
+    height: int
+    profile: Profile | None = None
+
+    def rgb(self, size: tuple[int, int] | None = None) -> Image.Image:
+        """The picture in sRGB, 8 bits each; resized by Pillow's bicubic filter if a size is given."""
+        picture = self.picture.resize(size, Image.Resampling.BICUBIC) if size else self.picture
+        return self.profile.to_srgb(picture) if self.profile else picture
+
+
+def decode(content: bytes) -> Photo:
+    """Decode an image file; of an animation, the first frame, of a file with several pictures the main one.
+
+    **Large photos are scaled while they are decoded.** What uses a picture here resizes it to 224 x 224
+    or less, so most pixels of a phone's photo would be decoded to be averaged away. A JPEG that is at least
+    twice 448 pixels on both sides is decoded at 1/2, 1/4 or 1/8 (its decoder leaves frequencies out, which is
+    that average), to the smallest size of at least 448 on both sides; what is at least twice 896 pixels on a
+    side after that, of any format, is averaged over whole pixels to no less than 896. Smaller pictures are
+    decoded exactly. For photos of 12 megapixels this takes a third of the time; the network's input
+    differs by less than 0.5 of 255 on the mean, and the features' cosine is at least 0.9999.
+
+    **Colours**: transparent pixels become white, 16-bit grey is scaled to 8 bits. An embedded ICC profile is
+    kept beside the picture and applied to what `Photo.rgb` returns: after the resize, where it is cheap. The
+    gain map of an HDR photo is not looked at: this is the picture that every screen shows.
 
     Raises:
-        UnusableImageError: empty, no image, damaged, too many pixels, or floating-point pixels.
+        UnusableImageError: empty, no image, damaged, too many pixels, or pixels that cannot be understood.
     """
     if not content:
         raise UnusableImageError("empty file (0 bytes)")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise UnusableImageError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-            image.load()
-            return _upright(_to_rgb(image), orientation(image))
-    except UnusableImageError:
-        raise
+                raise UnusableImageError(
+                    f"{image.width:,} x {image.height:,} pixels, more than {MAX_PIXELS:,} in all"
+                )
+            refuse_claims(content, image)
+            return _decoded(image)
+    except (UnusableImageError, MemoryError):
+        raise  # the second is a fault of the machine, not of the file
     except Image.DecompressionBombError as error:
-        raise UnusableImageError(f"more than {MAX_PIXELS:,} pixels: {error}") from error
+        raise UnusableImageError(f"more than {MAX_PIXELS:,} pixels") from error
     except UnidentifiedImageError as error:
-        raise UnusableImageError(f"not an image ({len(content):,} bytes)") from error
-    except MemoryError:
-        raise  # a fault of the machine, not of the file
+        raise UnusableImageError(why_unidentified(content) or what_it_is(content)) from error
     except Exception as error:  # Pillow's decoders raise whatever the damage happens to hit
         raise UnusableImageError(f"damaged image: {type(error).__name__}: {error}") from error
+
+
+def decode_rgb(content: bytes) -> Image.Image:
+    """The picture of an image file in sRGB; see `decode`."""
+    return decode(content).rgb()
 
 
 def orientation(image: Image.Image) -> int:
@@ -55,27 +101,66 @@ def orientation(image: Image.Image) -> int:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # damaged metadata does not make a picture unusable
         return 1
-    return value if value in _UPRIGHT else 1
+    return int(value) if value in _UPRIGHT else 1
 
 
-def _upright(image: Image.Image, stored: int) -> Image.Image:
-    return image.transpose(_UPRIGHT[stored]) if stored in _UPRIGHT else image
+def _decoded(image: Image.Image) -> Photo:
+    size = image.size
+    image.draft(None, (DECODED_SIZE, DECODED_SIZE))
+    image.load()
+    refuse_wrong_values(image)
+    turn = orientation(image)
+    profile = profile_of(image.info.get("icc_profile"))
+    if profile and (profile.mode == "CMYK") != (image.mode == "CMYK"):
+        profile = None  # of another picture
+    picture = _averaged(image, _conversion(image, profile))
+    if turn in _UPRIGHT:
+        picture = picture.transpose(_UPRIGHT[turn])
+    return Photo(picture, *(size[::-1] if turn in _ON_THEIR_SIDE else size), profile)
+
+
+def _averaged(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """A converted picture, averaged if it is large; a band at a time, so that it is never there twice."""
+    width, height = image.size
+    across, down = max(1, width // _AVERAGED_SIZE), max(1, height // _AVERAGED_SIZE)
+    if across == down == 1:
+        return convert(image)
+    bands = []
+    rows = down * max(1, _BAND_PIXELS // (width * down))
+    for top in range(0, height, rows):
+        band = convert(image.crop((0, top, width, min(top + rows, height))))
+        bands.append(band.reduce((across, down)))
+    averaged = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
+    top = 0
+    for band in bands:
+        averaged.paste(band, (0, top))
+        top += band.height
+    return averaged
+
+
+def _conversion(image: Image.Image, profile: Profile | None) -> Callable[[Image.Image], Image.Image]:
+    """What brings a part of an image to the mode that its profile is for, without one to RGB."""
+    if image.mode == "CMYK" and profile:
+        return Image.Image.copy
+    if profile and profile.mode == "L":
+        return lambda part: _to_rgb(part).convert("L")
+    return _to_rgb
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy()
-    if image.mode == "F":
-        raise UnusableImageError("floating-point pixels have no defined white")
     if image.mode.startswith("I"):
-        # Pillow's own conversion clips at 255, which turns a 16-bit photo white.
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise UnusableImageError("32-bit integer pixels have no defined white")
-        grey[grey == image.info.get("transparency", -1)] = 65535  # a PNG may declare one grey transparent
-        return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+        return _grey_of_16_bits(image).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _grey_of_16_bits(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion clips at 255, which turns a 16-bit photo white.
+    grey = np.asarray(image).astype(np.uint32)
+    grey[grey == image.info.get("transparency", -1)] = 65535  # a PNG may declare one grey transparent
+    return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))

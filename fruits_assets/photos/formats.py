@@ -1,19 +1,73 @@
-"""Which files are photos, and how large one may be."""
+"""Which files are photos, how large one may be, and what a file is that is none."""
+
+from __future__ import annotations
 
 import warnings
 
 from PIL import Image
 
-# Pillow's own definition of a decompression bomb. It only warns up to twice this size; `decode_rgb`
-# refuses, and so its warning would say everything twice.
+# Pillow's own definition of a decompression bomb. It only warns up to twice this size; `decode` refuses,
+# and so its warning would say everything twice.
 MAX_PIXELS = 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-# Pillow knows many more, some of which start other programs: a photo is one of these.
-# JPEG includes the multi-picture files of phones (MPO, which is not openable by that name); GIF turns up
-# under other formats' names.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+# Pillow knows many more, some of which start other programs: a photo is one of these, or HEIC.
+# JPEG includes the multi-picture files of phones (MPO, which is not openable by that name).
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".heic", ".heif", ".hif", ".avif"),
+    *(".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+)
+ACCEPTED = "JPEG, HEIC, AVIF, PNG, WebP, TIFF, BMP or GIF"
+
+_BRANDS_OF_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_BRANDS_OF_AVIF = {b"avif", b"avis"}
+# By what they begin with: what people take for photos, or give the name of one.
+_OTHERS = {
+    b"\xff\x0a": "a JPEG XL picture",
+    b"\0\0\0\x0cJXL \r\n\x87\n": "a JPEG XL picture",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "a JPEG 2000 picture",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 picture",
+    b"%PDF": "a PDF document",
+    b"8BPS": "a Photoshop document",
+    b"FUJIFILMCCD-RAW": "a raw photo",
+    b"IIU\0": "a raw photo",
+    b"IIRO": "a raw photo",
+    b"<svg": "an SVG drawing",
+    b"<?xml": "an XML document",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x1aE\xdf\xa3": "a film",
+}
 
 
 class UnusableImageError(ValueError):
     """The bytes are no image that features can be taken from; the message is the reason."""
+
+
+def is_heif(content: bytes) -> bool:
+    """Whether it is HEIC, its pictures HEVC, or another HEIF that is not AVIF."""
+    brands = _brands(content)
+    return bool(brands & _BRANDS_OF_HEIC) and not brands & _BRANDS_OF_AVIF
+
+
+def what_it_is(content: bytes) -> str:
+    """What a file is that is no photo, as far as its beginning tells, and what would be one."""
+    for start, name in _OTHERS.items():
+        if content.startswith(start):
+            return f"{name}, not {ACCEPTED}"
+    if content[4:8] == b"ftyp":
+        brand = content[8:12].decode("latin-1").strip()
+        name = "a raw photo" if brand == "crx" else f"a film or another file of the kind '{brand}'"
+        return f"{name}, not {ACCEPTED}"
+    return f"not an image ({len(content):,} bytes): not {ACCEPTED}"
+
+
+def _brands(content: bytes) -> set[bytes]:
+    """Of an ISO base media file (ISO/IEC 14496-12, 4.3), those it says it can be read as."""
+    if content[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(content[:4]), 256)
+    return {content[8:12], *(content[at : at + 4] for at in range(16, end, 4))}

@@ -247,7 +247,7 @@ def noise(image_format: str) -> bytes:
         (noise("JPEG")[:300], "damaged image.*truncated|damaged image.*Truncated"),
         (noise("JPEG")[: len(noise("JPEG")) // 2], "damaged image.*truncated"),
         (noise("PNG")[: len(noise("PNG")) // 2], "damaged image.*truncated"),
-        (png_that_claims(10_000, 9_000), f"10000 x 9000 pixels, more than {MAX_PIXELS:,}"),
+        (png_that_claims(10_000, 9_000), f"10,000 x 9,000 pixels, more than {MAX_PIXELS:,}"),
         (png_that_claims(60_000, 60_000), f"more than {MAX_PIXELS:,} pixels"),
         (encoded(Image.new("F", (2, 2), 0.5), "TIFF"), "floating-point"),
         (encoded(Image.new("I", (2, 2), 2**30), "TIFF"), "32-bit"),
@@ -275,5 +275,5 @@ def test_unusable_image_says_why(content: bytes, reason: str) -> None:
 def test_truly_huge_one_bit_image_is_refused() -> None:
     content = encoded(Image.new("1", (10_000, 10_000)), "PNG", compress_level=1)
     assert len(content) < 1_000_000
-    with pytest.raises(UnusableImageError, match="10000 x 10000 pixels"):
+    with pytest.raises(UnusableImageError, match="10,000 x 10,000 pixels"):
         decode_rgb(content)
