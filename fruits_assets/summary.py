@@ -8,6 +8,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 from dagster import AssetCheckEvaluation
 
+from fruits_assets.assets.raw_images import said_of_ignored
 from fruits_assets.definitions import Settings, defs, from_environment, lake
 from fruits_assets.resources.lake import Lake
 from fruits_assets.stages.pca_features_csv import CSV, PARQUET
@@ -32,7 +33,8 @@ def summary(of: Lake) -> str:
     facts = model.facts
     lines = [
         f"{images.row_count:,} images, {len(per_label)} labels, {images.facts['n_quarantined']} set aside",
-        *(f"  {label:<20} {count:>7,}" for label, count in per_label),
+        *([f"ignored: {said_of_ignored(ignored)}"] if (ignored := images.facts["ignored"]) else []),
+        *(f"  {_printable(label):<20} {count:>7,}" for label, count in per_label),
         "",
         f"Network   MobileNetV2, weights: {network.facts['weights']}",
         f"PCA       {facts['n_components']} components explain "
@@ -61,7 +63,12 @@ def _cell(value: object) -> str:
         return f"{value:.4f}"
     if isinstance(value, list):
         return "[" + ", ".join(f"{number:.4f}" for number in value[:_COMPONENTS])
-    return str(value).replace("\n", "\\n")
+    return _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """A text on one line: what a terminal would not show is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def failed_checks(instance: dg.DagsterInstance) -> list[str]:

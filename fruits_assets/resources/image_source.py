@@ -27,7 +27,7 @@ class ImageSource(dg.ConfigurableResource):
 
     def fingerprint(self) -> str:
         """Changes when a file is added, removed, renamed or written to; costs one listing (or report)."""
-        from fruits_assets.stages.listing import listing_fingerprint, sorted_listing
+        from fruits_assets.stages.listing import listing_of
 
-        with sorted_listing(self.uri, self.inventory) as listing:
-            return listing_fingerprint(listing)
+        with listing_of(self.uri, self.inventory) as listing:
+            return listing.fingerprint()

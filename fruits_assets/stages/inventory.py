@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,15 +49,18 @@ class Manifest:
     files: Mapping[str, str]
 
 
-def inventory_files(manifest_uri: str, source: str) -> Iterator[ListedFile]:
+def inventory_files(manifest_uri: str, source: str, ignored: Counter[str]) -> Iterator[ListedFile]:
     """All image files below an s3:// prefix, as an S3 Inventory report has them, in any order.
 
     A data file of the report is on the local disk while it is read, a batch of its rows in memory.
 
+    Args:
+        ignored: counts the other files by their suffix.
+
     Raises:
         StageInputError: see `read_manifest`; or a data file is missing or not the one that S3 wrote.
     """
-    return _listed(read_manifest(manifest_uri, source), source)
+    return _listed(read_manifest(manifest_uri, source), source, ignored)
 
 
 def read_manifest(manifest_uri: str, source: str) -> Manifest:
@@ -133,13 +137,13 @@ def _bucket_and_folder(source: str) -> tuple[str, str]:
     return bucket, f"{prefix}/" if prefix else ""
 
 
-def _listed(manifest: Manifest, source: str) -> Iterator[ListedFile]:
+def _listed(manifest: Manifest, source: str, ignored: Counter[str]) -> Iterator[ListedFile]:
     _, folder = _bucket_and_folder(source)
     n_files = 0
     for uri, md5 in manifest.files.items():
         with tempfile.TemporaryDirectory() as local_folder:
             for batch in _batches(manifest, uri, _fetched(manifest, uri, md5, Path(local_folder))):
-                for file in _image_files(batch, folder):
+                for file in _image_files(batch, folder, ignored):
                     n_files += 1
                     yield file
     logger.info(
@@ -189,7 +193,7 @@ def _csv_batches(local: Path, all_columns: Sequence[str], columns: Sequence[str]
             yield batch.set_column(batch.schema.get_field_index("key"), "key", pa.array(keys, pa.string()))
 
 
-def _image_files(batch: pa.RecordBatch, folder: str) -> Iterator[ListedFile]:
+def _image_files(batch: pa.RecordBatch, folder: str, ignored: Counter[str]) -> Iterator[ListedFile]:
     """Those below a folder of the bucket, as they are now; a report may have older versions, too."""
     without_versions = {"is_latest": [True], "is_delete_marker": [False]}
     columns = (
@@ -205,5 +209,5 @@ def _image_files(batch: pa.RecordBatch, folder: str) -> Iterator[ListedFile]:
         if is_latest is False or is_delete_marker or not key.startswith(folder) or key.endswith("/"):
             continue
         relative = key.removeprefix(folder)
-        if is_image_path(relative):
+        if is_image_path(relative, ignored):
             yield ListedFile(relative, size_bytes, modified)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import fsspec
 
+from fruits_assets.photos.formats import SUFFIXES
 from fruits_assets.stages.sorting import Sorted
 from fruits_assets.stages.stage import StageInputError
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class ListedFile(NamedTuple):
@@ -31,19 +32,39 @@ class ListedFile(NamedTuple):
     reason: str | None = None
 
 
-def list_image_files(source: str) -> Iterator[ListedFile]:
+@dataclass(frozen=True)
+class Listing:
+    """The image files of a source by path, and how many other files it has, by their suffix."""
+
+    files: Sorted[ListedFile]
+    ignored: Mapping[str, int]
+
+    def fingerprint(self) -> str:
+        """Changes when a file is added, removed, renamed or written to."""
+        digest = hashlib.sha256(repr(self.ignored).encode())
+        for file in self.files:
+            digest.update(f"{file.path!r} {file.size_bytes} {file.modified}\n".encode())
+        return digest.hexdigest()
+
+
+def list_image_files(source: str, ignored: Counter[str]) -> Iterator[ListedFile]:
     """All image files below a folder or s3:// prefix, in any order; hidden files are not images.
+
+    Args:
+        ignored: counts the other files by their suffix.
 
     Raises:
         StageInputError: there is no such folder or prefix.
     """
     filesystem, root = _existing(source)
-    return _local_files(root) if "file" in filesystem.protocol else _object_files(filesystem, root)
+    if "file" in filesystem.protocol:
+        return _local_files(root, ignored)
+    return _object_files(filesystem, root, ignored)
 
 
 @contextmanager
-def sorted_listing(source: str, inventory: str = "") -> Iterator[Sorted[ListedFile]]:
-    """All image files of a source by path, on disk where they are many.
+def listing_of(source: str, inventory: str = "") -> Iterator[Listing]:
+    """What is in a source, on disk where that is much.
 
     Args:
         inventory: URI of the manifest.json of an S3 Inventory report, which is read instead of listing.
@@ -53,9 +74,11 @@ def sorted_listing(source: str, inventory: str = "") -> Iterator[Sorted[ListedFi
     """
     from fruits_assets.stages.inventory import inventory_files  # which takes this module's files and rule
 
-    files = inventory_files(inventory, source) if inventory else list_image_files(source)
+    ignored: Counter[str] = Counter()
+    files = inventory_files(inventory, source, ignored) if inventory else list_image_files(source, ignored)
     with tempfile.TemporaryDirectory() as folder:
-        yield Sorted(files, Path(folder))
+        in_order = Sorted(files, Path(folder))
+        yield Listing(in_order, dict(sorted(ignored.items())))
 
 
 def refuse_empty(source: str) -> None:
@@ -67,10 +90,10 @@ def refuse_empty(source: str) -> None:
     filesystem, root = _existing(source)
     for folder, _, names in filesystem.walk(root):
         for name in names:
-            if is_image_path(_relative(f"{folder}/{name}", root)):
+            if is_image_path(_relative(f"{folder}/{name}", root), Counter()):
                 return
     # Links are followed by the full listing only.
-    if next(list_image_files(source), None) is None:
+    if next(list_image_files(source, Counter()), None) is None:
         raise StageInputError(too_few(source, "no image file"))
 
 
@@ -85,14 +108,6 @@ def too_few(source: str, found: str) -> str:
 def label_of(source: str, path: str) -> str:
     """The name of the folder that holds the file; for a file right in the source, the source's own."""
     return PurePosixPath(path).parent.name or PurePosixPath(source.rstrip("/")).name
-
-
-def listing_fingerprint(files: Iterable[ListedFile]) -> str:
-    """Changes when a file is added, removed, renamed or written to."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.path!r} {file.size_bytes} {file.modified}\n".encode())
-    return digest.hexdigest()
 
 
 def _existing(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -110,13 +125,23 @@ def _relative(name: str, root: str) -> str:
     return name.removeprefix(root.rstrip("/")).lstrip("/")
 
 
-def is_image_path(relative: str) -> bool:
-    """Whether a path below the source is that of an image, by its name alone; hidden files are not."""
+def is_image_path(relative: str, ignored: Counter[str]) -> bool:
+    """Whether a path below the source is that of an image, by its name alone; hidden files are not.
+
+    Args:
+        ignored: counts what is neither an image nor hidden, by its suffix.
+    """
     path = PurePosixPath(relative)
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    if any(part.startswith(".") for part in path.parts):
+        return False
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return True
+    ignored[_printable(suffix) or "without suffix"] += 1
+    return False
 
 
-def _local_files(root: str) -> Iterator[ListedFile]:
+def _local_files(root: str, ignored: Counter[str]) -> Iterator[ListedFile]:
     # fsspec neither follows links nor says which folders it could not open.
     unlisted: list[OSError] = []
     seen: set[tuple[int, int]] = set()
@@ -129,11 +154,12 @@ def _local_files(root: str) -> Iterator[ListedFile]:
         seen.add((status.st_dev, status.st_ino))
         for name in names:
             relative = os.path.relpath(os.path.join(folder, name), root)
-            if is_image_path(relative):
+            if is_image_path(relative, ignored):
                 yield _local_file(root, relative)
     for error in unlisted:
-        relative = os.path.relpath(error.filename, root)
-        yield ListedFile(_printable(relative), 0, 0, f"folder cannot be listed: {error.strerror}")
+        # Named as what is in it, so that its label is its own.
+        inside = os.path.normpath(os.path.join(os.path.relpath(error.filename, root), "*"))
+        yield ListedFile(_printable(inside), 0, 0, f"folder cannot be listed: {error.strerror}")
 
 
 def _local_file(root: str, relative: str) -> ListedFile:
@@ -154,13 +180,15 @@ def _printable(path: str) -> str:
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _object_files(filesystem: fsspec.AbstractFileSystem, root: str) -> Iterator[ListedFile]:
+def _object_files(
+    filesystem: fsspec.AbstractFileSystem, root: str, ignored: Counter[str]
+) -> Iterator[ListedFile]:
     if "s3" in filesystem.protocol:
         found = _s3_objects(root)
     else:
         found = ((_relative(name, root), info) for name, info in filesystem.find(root, detail=True).items())
     for relative, info in found:
-        if is_image_path(relative):
+        if is_image_path(relative, ignored):
             modified = info.get("LastModified") or filesystem.modified(info["name"])
             yield ListedFile(relative, info.get("Size", info.get("size")), int(modified.timestamp() * 1e6))
 

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from fruits_assets.stages.image_facts import ImageFacts, describe_images, facts_of, n_lost, thumbnails
 from fruits_assets.stages.image_plan import TO_READ_SCHEMA, Task, planned
 from fruits_assets.stages.image_rows import QUARANTINE_SCHEMA, SCHEMA, image_rows
-from fruits_assets.stages.listing import ListedFile, listing_fingerprint, sorted_listing, too_few
+from fruits_assets.stages.listing import ListedFile, listing_of, too_few
 from fruits_assets.stages.parquet import TableWriter, remove, rows_of, spread, write_rows
 from fruits_assets.stages.plan import LAST, PREVIOUS
 from fruits_assets.stages.progress import progress
@@ -70,12 +70,12 @@ def raw_images(
             of them are readable.
     """
     previous = inputs[PREVIOUS].table if PREVIOUS in inputs else StoredTable(output.asset, ())
-    with sorted_listing(params.source, params.inventory) as listing:
-        if len(listing) < 2:
+    with listing_of(params.source, params.inventory) as listing:
+        if len(listing.files) < 2:
             place = f" in the report '{params.inventory}'" if params.inventory else ""
-            raise StageInputError(too_few(params.source, f"{len(listing)} image file(s){place}"))
-        fingerprint = listing_fingerprint(listing)
-        plan = planned(previous, listing, output, spark.sparkContext.defaultParallelism)
+            raise StageInputError(too_few(params.source, f"{len(listing.files)} image file(s){place}"))
+        fingerprint = listing.fingerprint()
+        plan = planned(previous, listing.files, output, spark.sparkContext.defaultParallelism)
     with progress(spark, "reading images", plan.n_to_read) as done:
         work = _Work(params.source, previous.uri, output, plan.to_read, done)
         results = spread(spark, plan.tasks).map(work).collect()
@@ -105,6 +105,7 @@ def raw_images(
             "n_unchanged": table.n_rows - (plan.n_to_read - n_quarantined),
             "n_previous": inputs[LAST].table.n_rows if LAST in inputs else 0,
             "n_lost": n_lost(inputs[LAST].table, facts) if LAST in inputs else 0,
+            "ignored": listing.ignored,
             "listing": fingerprint,
             "thumbnails": thumbnails(table, facts),
         },

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fruits_assets.stages.listing import ListedFile, sorted_listing
+from fruits_assets.stages.listing import ListedFile, listing_of
 from fruits_assets_tests.conftest import write_image
 
 ODD_NAMES = [
@@ -37,8 +37,13 @@ IGNORED_FILES = ["notes.txt", ".hidden.png", ".folder/inside.png", "apple/.thumb
 
 def listed(source: str | Path) -> list[ListedFile]:
     """All image files of a source, by path."""
-    with sorted_listing(str(source)) as files:
-        return list(files)
+    with listing_of(str(source)) as listing:
+        return list(listing.files)
+
+
+def fingerprint_of(source: str | Path) -> str:
+    with listing_of(str(source)) as listing:
+        return listing.fingerprint()
 
 
 def write_small_tree(root: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +41,7 @@ def inside(name: str) -> str:
 
 
 def paths(manifest_uri: str, source: str = SOURCE) -> list[str]:
-    return [file.path for file in inventory_files(manifest_uri, source)]
+    return [file.path for file in inventory_files(manifest_uri, source, Counter())]
 
 
 def rows_of_bucket(client: Any) -> list[Row]:
@@ -72,15 +73,15 @@ def client(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("source", [SOURCE, f"{SOURCE}/", f"s3://{BUCKET}", f"s3://{BUCKET}/"])
 def test_a_report_gives_what_listing_the_bucket_gives(report: Report, source: str, client: Any) -> None:
     rows = rows_of_bucket(client)
-    reported = sorted(inventory_files(report.put(rows[::2], rows[1::2]), source))
+    reported = sorted(inventory_files(report.put(rows[::2], rows[1::2]), source, Counter()))
     assert len(reported) >= len(ODD_KEYS) + 3
-    assert reported == sorted(list_image_files(source))
+    assert reported == sorted(list_image_files(source, Counter()))
 
 
 @both_formats
 def test_a_file_has_the_size_and_the_time_of_the_report(report: Report, client: Any) -> None:
     uri = report.put([Row(inside("a+b c/100%25 é.png"), 5_000_000_000)])
-    assert list(inventory_files(uri, SOURCE)) == [
+    assert list(inventory_files(uri, SOURCE, Counter())) == [
         ListedFile("a+b c/100%25 é.png", 5_000_000_000, MODIFIED_US)
     ]
 
@@ -98,7 +99,7 @@ def test_older_versions_and_deleted_objects_are_passed_over(report: Report, clie
             Row(inside("a/before versions.png"), 5, is_latest=None),
         ]
     )
-    assert [(file.path, file.size_bytes) for file in inventory_files(uri, SOURCE)] == [
+    assert [(file.path, file.size_bytes) for file in inventory_files(uri, SOURCE, Counter())] == [
         ("a/changed.png", 2),
         ("a/restored.png", 4),
         ("a/before versions.png", 5),
@@ -158,7 +159,7 @@ def test_the_age_of_the_report_is_logged_with_the_number_of_its_photos(
 def refused(manifest_uri: str, source: str = SOURCE) -> str:
     """The message, which names the manifest and the setting."""
     with pytest.raises(StageInputError) as error:
-        list(inventory_files(manifest_uri, source))
+        list(inventory_files(manifest_uri, source, Counter()))
     assert manifest_uri in str(error.value)
     assert "FRUITS_IMAGES_INVENTORY" in str(error.value)
     return str(error.value)
@@ -243,7 +244,7 @@ def test_a_damaged_or_half_written_data_file_is_refused_before_anything_of_it_is
     key = uri.removeprefix(f"s3://{REPORTS}/").replace("manifest.json", "data/1")
     content = client.get_object(Bucket=REPORTS, Key=key)["Body"].read()
     client.put_object(Bucket=REPORTS, Key=key, Body=damage(content))
-    files = inventory_files(uri, SOURCE)
+    files = inventory_files(uri, SOURCE, Counter())
     assert next(files).path == "a/1.png"
     with pytest.raises(StageInputError):
         next(files)

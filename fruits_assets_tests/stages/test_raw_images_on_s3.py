@@ -7,13 +7,13 @@ import boto3
 import pytest
 from pyspark.sql import SparkSession
 
-from fruits_assets.stages.listing import list_image_files, listing_fingerprint, refuse_empty
+from fruits_assets.stages.listing import refuse_empty
 from fruits_assets.stages.plan import PREVIOUS
 from fruits_assets.stages.raw_images import QUARANTINE, Params, raw_images
 from fruits_assets.stages.stage import StageInputError
 from fruits_assets_tests.conftest import write_image
 from fruits_assets_tests.stages.running import run_stage, stored_rows
-from fruits_assets_tests.stages.sources import IGNORED_FILES, ODD_NAMES, listed
+from fruits_assets_tests.stages.sources import IGNORED_FILES, ODD_NAMES, fingerprint_of, listed
 from fruits_assets_tests.stages.test_raw_images import Run, run
 
 BUCKET, PREFIX = "orchard", "photos 2026/fruits"
@@ -120,7 +120,7 @@ def test_file_right_in_a_bucket_gets_the_buckets_name(
     "source", ["s3://no-such-bucket/fruits", "s3://no-such-bucket", f"s3://{BUCKET}/no such"]
 )
 def test_missing_bucket_or_prefix_is_named(client: Any, source: str) -> None:
-    for look in (list_image_files, refuse_empty):
+    for look in (listed, refuse_empty):
         with pytest.raises(StageInputError, match=f"'{source}': no such folder or prefix.*FRUITS_IMAGES"):
             look(source)
 
@@ -134,7 +134,7 @@ def test_prefix_without_images_is_refused(client: Any) -> None:
 
 def test_fingerprint_changes_when_an_object_is_overwritten(client: Any) -> None:
     def fingerprint() -> str:
-        return listing_fingerprint(listed(f"s3://{BUCKET}/changing"))
+        return fingerprint_of(f"s3://{BUCKET}/changing")
 
     client.put_object(Bucket=BUCKET, Key="changing/apple/1.png", Body=b"before")
     before = fingerprint()
