@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fruits_assets.mobilenet import convert
-from fruits_assets.mobilenet.convert import REPORT, ConversionReport, convert_in_own_process
+from fruits_assets.mobilenet.convert import FLOAT32, REPORT, ConversionReport, convert_in_own_process
 from fruits_assets.mobilenet.extractor import FLATBUFFER
 
 _KEPT = 4  # of 9 MB each
@@ -25,7 +25,11 @@ def cache_folder() -> Path:
 
 
 def converted(
-    source: str, identity: Mapping[str, str], folder: Path, log: Callable[[str], None]
+    source: str,
+    identity: Mapping[str, str],
+    folder: Path,
+    log: Callable[[str], None],
+    precision: str = FLOAT32,
 ) -> ConversionReport:
     """The flatbuffer of these weights and its report in `folder`: from the cache, or converted and put there.
 
@@ -36,12 +40,13 @@ def converted(
         WeightsError, ConversionError: see `convert.convert`.
     """
     code = Path(convert.__file__).read_bytes()
-    key = hashlib.sha256(code + json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
+    known = {**identity, "precision": precision}
+    key = hashlib.sha256(code + json.dumps(known, sort_keys=True).encode()).hexdigest()
     place = cache_folder() / key[:32]
     if (report := _taken(place, folder)) is not None:
         log(f"these weights were converted before: {place}")
         return report
-    report = convert_in_own_process(source, folder, log)
+    report = convert_in_own_process(source, folder, log, precision)
     try:
         _put(folder, place)
     except OSError as error:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fruits_assets.mobilenet.extractor import FLATBUFFER, IMAGE_SIZE, Extractor
 
@@ -28,8 +29,12 @@ if TYPE_CHECKING:
     import keras
 
 REPORT = "report.json"
+FLOAT32, INT8 = "float32", "int8"
 MAX_DIFFERENCE = 1e-4
+# Of int8 features with those of Keras, image by image; with the demo's weights it is above 0.999.
+MIN_COSINE = 0.99
 _PROBE_IMAGES = 8
+_CALIBRATION_IMAGES_PER_LABEL = 8
 _HEARTBEAT_S = 8.0
 _ERROR_PREFIX = "WeightsError: "
 
@@ -40,21 +45,31 @@ class ConversionError(RuntimeError):
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What is worth knowing about a flatbuffer; `fingerprint` is the SHA-256 of its bytes."""
+    """What is worth knowing about a flatbuffer; `fingerprint` is the SHA-256 of its bytes.
+
+    `max_difference` and `min_cosine` compare features with those of Keras, on a batch of sample images.
+    """
 
     weights: str
+    precision: str
     fingerprint: str
     n_parameters: int
     size_bytes: int
     max_difference: float
+    min_cosine: float
     keras_version: str
     tensorflow_version: str
 
 
-def to_flatbuffer(model: keras.Model) -> bytes:
+def to_flatbuffer(model: keras.Model, calibration: NDArray[np.uint8] | None = None) -> bytes:
     """Convert a headless model to LiteRT: uint8 (n, 224, 224, 3) in, float32 (n, 1280) out.
 
     The scaling x / 127.5 - 1 becomes part of the graph, so a worker hands over pixels as they are.
+
+    Args:
+        calibration: images (n, 224, 224, 3) whose activations decide the ranges of 8-bit integers: weights
+            and activations become these (post-training quantization: Jacob et al. 2018, "Quantization and
+            Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference").
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -67,16 +82,21 @@ def to_flatbuffer(model: keras.Model) -> bytes:
 
     # A graph with variables converts without a complaint, to 180 KB of zeros.
     frozen = convert_variables_to_constants_v2(features.get_concrete_function())
-    flatbuffer: bytes = tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
+    if calibration is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([image[np.newaxis]] for image in calibration)
+    flatbuffer: bytes = converter.convert()
     return flatbuffer
 
 
-def convert(source: str, folder: Path) -> ConversionReport:
+def convert(source: str, folder: Path, precision: str = FLOAT32) -> ConversionReport:
     """Load weights, write the flatbuffer and its report into `folder`, compare it with Keras.
 
     Raises:
         WeightsError: see `weights.load`.
-        ConversionError: the two differ by more than 1e-4 on a probe batch, or all features are 0.
+        ConversionError: the two differ by more than 1e-4 on a probe batch (int8: the cosine of an image is
+            below 0.99), or all features are 0.
     """
     print("starting TensorFlow", flush=True)
     import keras
@@ -86,24 +106,29 @@ def convert(source: str, folder: Path) -> ConversionReport:
 
     print(f"loading the weights '{source}'", flush=True)
     loaded = weights.load(source)
-    print("converting to a LiteRT flatbuffer", flush=True)
-    flatbuffer = to_flatbuffer(loaded.model)
-    print(f"comparing {_PROBE_IMAGES} probe images with Keras", flush=True)
-    probe = np.random.default_rng(0).integers(0, 256, (_PROBE_IMAGES, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    print(f"converting to a LiteRT flatbuffer of {precision}", flush=True)
+    images = weights.sample_inputs(_CALIBRATION_IMAGES_PER_LABEL + 1)
+    is_probe = np.arange(len(images)) % (_CALIBRATION_IMAGES_PER_LABEL + 1) == 0
+    flatbuffer = to_flatbuffer(loaded.model, images[~is_probe] if precision == INT8 else None)
+    probe = images[is_probe][:_PROBE_IMAGES]
+    print(f"comparing {len(probe)} probe images with Keras", flush=True)
     expected = np.asarray(loaded.model(probe.astype(np.float32) / 127.5 - 1, training=False))
-    found = Extractor(flatbuffer, batch_size=_PROBE_IMAGES).features(probe)
-    max_difference = float(np.abs(found - expected).max())
-    if not max_difference <= MAX_DIFFERENCE or not found.any():
+    found = Extractor(flatbuffer, batch_size=len(probe)).features(probe)
+    max_difference, min_cosine = float(np.abs(found - expected).max()), _min_cosine(found, expected)
+    if not found.any() or not is_close(precision, max_difference, min_cosine):
         raise ConversionError(
-            f"The flatbuffer of '{source}' differs from Keras by {max_difference:.3g} on a probe batch "
-            f"(at most {MAX_DIFFERENCE:g} allowed), mean feature {found.mean():.3g}"
+            f"The {precision} flatbuffer of '{source}' differs from Keras by {max_difference:.3g} on a probe "
+            f"batch, smallest cosine {min_cosine:.4f} (allowed: {MAX_DIFFERENCE:g}, for int8 a cosine of "
+            f"{MIN_COSINE}), mean feature {found.mean():.3g}"
         )
     report = ConversionReport(
         weights=loaded.description,
+        precision=precision,
         fingerprint=hashlib.sha256(flatbuffer).hexdigest(),
         n_parameters=loaded.model.count_params(),
         size_bytes=len(flatbuffer),
         max_difference=max_difference,
+        min_cosine=min_cosine,
         keras_version=keras.__version__,
         tensorflow_version=tf.__version__,
     )
@@ -112,7 +137,19 @@ def convert(source: str, folder: Path) -> ConversionReport:
     return report
 
 
-def convert_in_own_process(source: str, folder: Path, log: Callable[[str], None]) -> ConversionReport:
+def is_close(precision: str, max_difference: float, min_cosine: float) -> bool:
+    """Whether a flatbuffer computes what Keras computes, as far as its precision can."""
+    return min_cosine >= MIN_COSINE if precision == INT8 else max_difference <= MAX_DIFFERENCE
+
+
+def _min_cosine(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    return float(((found * expected).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)).min())
+
+
+def convert_in_own_process(
+    source: str, folder: Path, log: Callable[[str], None], precision: str = FLOAT32
+) -> ConversionReport:
     """`convert` in a fresh Python; `log` gets a line per step and one at least every 10 s.
 
     Raises:
@@ -121,7 +158,7 @@ def convert_in_own_process(source: str, folder: Path, log: Callable[[str], None]
     from fruits_assets.mobilenet.weights import WeightsError
 
     started = time.monotonic()
-    command = [sys.executable, "-m", "fruits_assets.mobilenet.convert", source, str(folder)]
+    command = [sys.executable, "-m", "fruits_assets.mobilenet.convert", source, str(folder), precision]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command,
@@ -165,9 +202,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", help="imagenet, demo or the path of a Keras .h5 file")
     parser.add_argument("folder", type=Path, help=f"gets {FLATBUFFER} and {REPORT}")
+    parser.add_argument("precision", nargs="?", choices=(FLOAT32, INT8), default=FLOAT32)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    convert(arguments.weights, arguments.folder)
+    convert(arguments.weights, arguments.folder, arguments.precision)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
-from PIL import Image
 
-from fruits_assets.photos.decoding import decode_rgb
+from fruits_assets.photos.decoding import Photo, decode
 from fruits_assets.photos.formats import UnusableImageError
 
 IMAGE_SIZE = 224
@@ -15,13 +14,12 @@ N_FEATURES = 1280
 FLATBUFFER = "mobilenet_v2.tflite"  # its file in the lake
 
 
-def model_input(image: Image.Image) -> NDArray[np.uint8]:
-    """Resize an RGB image to the network's input, (224, 224, 3) uint8, by Pillow's bicubic filter.
+def model_input(photo: Photo) -> NDArray[np.uint8]:
+    """A photo as the network's input, (224, 224, 3) uint8, by Pillow's bicubic filter.
 
     The scaling to -1..1 is part of the flatbuffer.
     """
-    resized = image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
-    return np.asarray(resized)
+    return np.asarray(photo.rgb((IMAGE_SIZE, IMAGE_SIZE)))
 
 
 class Extractor:
@@ -80,7 +78,7 @@ def decoded_inputs(paths: Iterable[str], contents: Iterable[bytes]) -> Iterator[
     """
     for path, content in zip(paths, contents, strict=True):
         try:
-            image = decode_rgb(content)
+            photo = decode(content)
         except UnusableImageError as error:
             raise UnusableImageError(f"{path}: {error}") from error
-        yield model_input(image)
+        yield model_input(photo)

@@ -6,14 +6,16 @@ import hashlib
 import io
 import os
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fruits_assets.mobilenet.extractor import model_input
-from fruits_assets.photos.decoding import decode_rgb
+from fruits_assets.photos.decoding import decode
 
 if TYPE_CHECKING:
     import keras
@@ -94,6 +96,14 @@ def load(source: str) -> LoadedWeights:
     return _from_file(Path(source).expanduser())
 
 
+def sample_inputs(n_per_label: int) -> NDArray[np.uint8]:
+    """The first of the bundled images of each label, (n, 224, 224, 3), label by label."""
+    files: list[Path] = []
+    for label in sorted(os.listdir(SAMPLE_IMAGES)):
+        files += sorted((SAMPLE_IMAGES / label).glob("*.jpg"))[:n_per_label]
+    return np.stack([model_input(decode(file.read_bytes())) for file in files])
+
+
 def _imagenet() -> LoadedWeights:
     import keras
 
@@ -111,7 +121,6 @@ def _imagenet() -> LoadedWeights:
 def _demo() -> LoadedWeights:
     """The bundled weights (DEMO_MODEL.md), stored in half precision by `tools/train_demo_model.py`."""
     import keras
-    import numpy as np
 
     model = _headless(keras.applications.MobileNetV2(weights=None, include_top=True))
     with np.load(io.BytesIO(_demo_content())) as stored:
@@ -157,27 +166,18 @@ def _untrained() -> LoadedWeights:
     1e-17, and everything after them is rounding noise.
     """
     import keras
-    import numpy as np
 
     keras.utils.set_random_seed(_SEED)
     model = _headless(keras.applications.MobileNetV2(weights=None, include_top=True))
-    files = _calibration_files(SAMPLE_IMAGES)
-    inputs = np.stack([model_input(decode_rgb(file.read_bytes())) for file in files])
+    inputs = sample_inputs(_CALIBRATION_IMAGES_PER_LABEL)
     normalisations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in normalisations:
         layer.momentum = 0.0  # the moving statistics become those of this one batch
     model(inputs.astype(np.float32) / 127.5 - 1, training=True)
     return LoadedWeights(
         model,
-        f"untrained (seed {_SEED}, batch normalisation calibrated on {len(files)} sample images)",
+        f"untrained (seed {_SEED}, batch normalisation calibrated on {len(inputs)} sample images)",
     )
-
-
-def _calibration_files(folder: Path) -> Sequence[Path]:
-    files: list[Path] = []
-    for label in sorted(os.listdir(folder)):
-        files += sorted((folder / label).glob("*.jpg"))[:_CALIBRATION_IMAGES_PER_LABEL]
-    return files
 
 
 def _headless(model: keras.Model) -> keras.Model:

@@ -47,6 +47,10 @@ def test_an_unknown_layout() -> None:
     assert "layout" in message({"pca_features_csv": {"layout": "sideways"}})
 
 
+def test_an_unknown_precision() -> None:
+    assert "precision" in message({"mobilenet_model": {"precision": "int4"}})
+
+
 def test_an_unknown_field() -> None:
     assert "components" in message({"pca_model": {"components": 3}})
 
@@ -56,6 +60,7 @@ def test_an_unknown_field() -> None:
     [
         {},
         {"pca_model": {"n_components": 1}},
+        {"mobilenet_model": {"precision": "int8"}},
         {"pca_model": {"n_components": 1280}},
         {"pca_model": {"target_variance": 1.0, "min_total_variance": 0.9}},
         {"pca_features_csv": {"layout": "vector"}, "scaled_features": {"with_mean": False}},

@@ -78,6 +78,7 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
                 "images_per_label_plot",
                 "contact_sheet",
                 "total_bytes",
+                "ignored",
                 "quarantined",
                 "quarantined_files",
                 "stripped_of_personal_metadata",
@@ -87,7 +88,15 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
         ),
         (
             "mobilenet_model",
-            {"weights", "fingerprint", "parameters", "size_bytes", "max_difference_from_keras"},
+            {
+                "weights",
+                "precision",
+                "fingerprint",
+                "parameters",
+                "size_bytes",
+                "max_difference_from_keras",
+                "min_cosine_with_keras",
+            },
         ),
         (
             "mobilenet_features",

@@ -9,7 +9,7 @@ import pytest
 
 from fruits_assets.mobilenet import conversion_cache
 from fruits_assets.mobilenet.conversion_cache import cache_folder, converted
-from fruits_assets.mobilenet.convert import ConversionReport
+from fruits_assets.mobilenet.convert import FLOAT32, INT8, ConversionReport
 from fruits_assets.mobilenet.extractor import FLATBUFFER
 from fruits_assets.mobilenet.weights import identity
 
@@ -25,7 +25,7 @@ def conversions(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     sources: list[str] = []
 
-    def convert(source: str, folder: Path, log: object) -> ConversionReport:
+    def convert(source: str, folder: Path, log: object, precision: str) -> ConversionReport:
         sources.append(source)
         shutil.copytree(flatbuffer_folder, folder, dirs_exist_ok=True)
         return network_report
@@ -34,9 +34,9 @@ def conversions(
     return sources
 
 
-def ask(folder: Path, source: str = "untrained", **more: str) -> ConversionReport:
+def ask(folder: Path, source: str = "untrained", precision: str = FLOAT32, **more: str) -> ConversionReport:
     folder.mkdir()
-    return converted(source, identity("untrained") | more, folder, print)
+    return converted(source, identity("untrained") | more, folder, print, precision)
 
 
 def test_the_second_lake_gets_what_the_first_one_got(
@@ -53,7 +53,8 @@ def test_other_weights_or_another_converter_are_converted(conversions: list[str]
     ask(tmp_path / "a")
     ask(tmp_path / "b", sha256="of other weights")
     ask(tmp_path / "c", tensorflow="another release")
-    assert len(conversions) == 3
+    ask(tmp_path / "d", precision=INT8)
+    assert len(conversions) == 4
 
 
 @pytest.mark.parametrize("name", [FLATBUFFER, "report.json"])

@@ -18,7 +18,7 @@ from fruits_assets.mobilenet.extractor import (
     decoded_inputs,
     model_input,
 )
-from fruits_assets.photos.decoding import decode_rgb
+from fruits_assets.photos.decoding import decode
 
 # Keras runs in processes of its own here too: TensorFlow in the tests' would cost a gigabyte.
 KERAS_FEATURES = """
@@ -66,7 +66,7 @@ def sample_files() -> list[Path]:
 def keras(sample_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Keras' own features of sample images, and its weights in files."""
     folder = tmp_path_factory.mktemp("keras")
-    inputs = np.stack([model_input(decode_rgb(file.read_bytes())) for file in sample_files])
+    inputs = np.stack([model_input(decode(file.read_bytes())) for file in sample_files])
     np.save(folder / "inputs.npy", inputs)
     arguments = ("untrained", str(folder / "inputs.npy"), str(folder / "outputs.npy"), str(folder))
     done = run_python("-c", KERAS_FEATURES, *arguments)
@@ -106,6 +106,23 @@ def test_the_same_weights_give_the_same_fingerprint(
     assert again.fingerprint == network_report.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("precision", "max_difference", "min_cosine", "is_close"),
+    [
+        ("float32", 9e-5, 0.9999, True),
+        ("float32", 2e-4, 1.0, False),
+        ("float32", float("nan"), float("nan"), False),
+        ("int8", 0.5, 0.991, True),
+        ("int8", 0.5, 0.989, False),
+        ("int8", 0.0, float("nan"), False),
+    ],
+)
+def test_each_precision_is_held_to_what_it_can(
+    precision: str, max_difference: float, min_cosine: float, is_close: bool
+) -> None:
+    assert convert.is_close(precision, max_difference, min_cosine) is is_close
+
+
 @pytest.mark.parametrize("name", ["legacy.h5", "model.h5", "whole.weights.h5", "headless.weights.h5"])
 def test_a_file_of_weights_with_or_without_the_classifier(
     name: str, keras: dict[str, Any], sample_files: list[Path], tmp_path: Path
@@ -116,7 +133,7 @@ def test_a_file_of_weights_with_or_without_the_classifier(
     found = features_of(tmp_path / FLATBUFFER, sample_files)
     np.testing.assert_allclose(found, keras["features"], atol=1e-4)
     assert report.weights.startswith(name)
-    assert "converting to a LiteRT flatbuffer" in steps
+    assert "converting to a LiteRT flatbuffer of float32" in steps
 
 
 def test_weights_of_another_network_are_refused_by_name(keras: dict[str, Any], tmp_path: Path) -> None:

@@ -68,3 +68,25 @@ def test_it_tells_the_sample_images_apart_better_than_untrained_weights_do(
     trained = accuracy(demo[0])
     assert trained >= 0.98
     assert trained > accuracy(flatbuffer_folder)
+
+
+def test_integers_of_8_bits_are_a_third_of_the_size_and_give_nearly_the_same_features(
+    demo: tuple[Path, convert.ConversionReport], tmp_path: Path
+) -> None:
+    report = convert.convert_in_own_process("demo", tmp_path, print, convert.INT8)
+    files = sorted(weights.SAMPLE_IMAGES.glob("*/*.jpg"))[5::8]
+
+    def features(folder: Path) -> NDArray[np.float32]:
+        extractor = Extractor((folder / FLATBUFFER).read_bytes(), batch_size=2)
+        inputs = decoded_inputs(map(str, files), (file.read_bytes() for file in files))
+        found = extractor.features(inputs)
+        unit: NDArray[np.float32] = found / np.linalg.norm(found, axis=1, keepdims=True)
+        return unit
+
+    cosines = (features(demo[0]) * features(tmp_path)).sum(axis=1)
+    assert cosines.min() > 0.998
+    assert cosines.max() < 1 - 1e-6  # so little is not of float32
+    assert 0.998 < report.min_cosine < 1 - 1e-6
+    assert report.precision == "int8"
+    assert 2e6 < report.size_bytes < demo[1].size_bytes / 2.5
+    assert report.fingerprint != demo[1].fingerprint

@@ -16,7 +16,7 @@ from fruits_assets.mobilenet.extractor import (
     model_input,
     worker_extractor,
 )
-from fruits_assets.photos.decoding import decode_rgb
+from fruits_assets.photos.decoding import decode
 from fruits_assets.photos.formats import UnusableImageError
 
 PNG = io.BytesIO()
@@ -35,12 +35,12 @@ def test_decoding_a_table_names_the_unusable_path() -> None:
 
 
 def test_model_input_is_pillows_bicubic() -> None:
-    image = decode_rgb(NOISE)
-    expected = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC))
-    found = model_input(image)
+    photo = decode(NOISE)
+    expected = np.asarray(photo.picture.resize((224, 224), Image.Resampling.BICUBIC))
+    found = model_input(photo)
     assert found.dtype == np.uint8
     assert np.array_equal(found, expected)
-    assert not np.array_equal(found, np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR)))
+    assert not np.array_equal(found, np.asarray(photo.picture.resize((224, 224), Image.Resampling.BILINEAR)))
 
 
 def test_features_do_not_depend_on_the_batch_size(flatbuffer_folder: Path) -> None:
