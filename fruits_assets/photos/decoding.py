@@ -18,6 +18,7 @@ DECODED_SIZE = 448
 # What a decoder cannot scale is averaged to no less than this, so that rounding twice changes nothing.
 _AVERAGED_SIZE = 2 * DECODED_SIZE
 _BAND_PIXELS = 1024 * 1024
+_PROBE_SIZE = 64
 
 _ORIENTATION_TAG = 0x0112
 # EXIF 2.32, table 4: what turns the stored pixels upright.
@@ -50,6 +51,16 @@ class Photo:
         """The picture in sRGB, 8 bits each; resized by Pillow's bicubic filter if a size is given."""
         picture = self.picture.resize(size, Image.Resampling.BICUBIC) if size else self.picture
         return self.profile.to_srgb(picture) if self.profile else picture
+
+    def shows_the_same_as(self, other: Photo) -> bool:
+        """Whether every pixel is the same, and of the same colour."""
+        if (self.width, self.height, self.picture.size) != (other.width, other.height, other.picture.size):
+            return False
+        small = (_PROBE_SIZE, _PROBE_SIZE)
+        return (
+            self.picture.tobytes() == other.picture.tobytes()
+            and self.rgb(small).tobytes() == other.rgb(small).tobytes()
+        )
 
 
 def decode(content: bytes) -> Photo:

@@ -47,6 +47,11 @@ class UnusableImageError(ValueError):
     """The bytes are no image that features can be taken from; the message is the reason."""
 
 
+def is_jpeg(content: bytes) -> bool:
+    """Whether it begins as a JPEG does."""
+    return content.startswith(b"\xff\xd8\xff")
+
+
 def is_heif(content: bytes) -> bool:
     """Whether it is HEIC, its pictures HEVC, or another HEIF that is not AVIF."""
     brands = _brands(content)

@@ -11,24 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
-from fruits_assets.photos.decoding import decode_rgb
+from fruits_assets.photos.decoding import DECODED_SIZE, decode, decode_rgb
 from fruits_assets.photos.formats import MAX_PIXELS, UnusableImageError
-
-RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-
-
-def encoded(image: Image.Image, image_format: str, **save_options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, image_format, **save_options)
-    return buffer.getvalue()
-
-
-def pixels(content: bytes) -> NDArray[np.uint8]:
-    image = decode_rgb(content)
-    assert image.mode == "RGB"
-    return np.asarray(image)
+from fruits_assets_tests.photos.pictures import BLUE, GREEN, RED, WHITE, encoded, pixels, scene
 
 
 def row(*colors: tuple[int, ...], mode: str = "RGB") -> Image.Image:
@@ -277,3 +264,111 @@ def test_truly_huge_one_bit_image_is_refused() -> None:
     assert len(content) < 1_000_000
     with pytest.raises(UnusableImageError, match="10,000 x 10,000 pixels"):
         decode_rgb(content)
+
+
+# Scaled decoding ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded_size"),
+    [
+        ((895, 2000), (895, 1000)),
+        ((2000, 895), (1000, 895)),
+        ((895, 895), (895, 895)),
+        ((896, 896), (448, 448)),
+        ((1792, 896), (896, 448)),
+        ((1800, 2400), (450, 600)),
+        ((4000, 3000), (1000, 750)),
+        ((3584, 3584), (448, 448)),
+        ((897, 8971), (449, 898)),
+    ],
+)
+def test_a_large_jpeg_is_decoded_to_the_smallest_size_of_at_least_448(
+    size: tuple[int, int], decoded_size: tuple[int, int]
+) -> None:
+    photo = decode(encoded(Image.new("RGB", size, RED), "JPEG"))
+    assert photo.picture.size == decoded_size
+    assert (photo.width, photo.height) == size
+    assert min(photo.picture.size) >= DECODED_SIZE
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "BMP", "WEBP", "GIF"])
+def test_what_no_decoder_can_scale_is_averaged_to_no_less_than_896(image_format: str) -> None:
+    photo = decode(encoded(Image.new("RGB", (2700, 1800), RED), image_format, **_lossless(image_format)))
+    assert photo.picture.size == (900, 900)
+    assert (photo.width, photo.height) == (2700, 1800)
+    assert np.unique(np.asarray(photo.rgb()).reshape(-1, 3), axis=0).tolist() == [list(RED)]
+
+
+def _lossless(image_format: str) -> dict[str, Any]:
+    return {"lossless": True} if image_format == "WEBP" else {}
+
+
+@pytest.mark.parametrize("size", [(100, 100), (640, 480), (895, 895), (1791, 890)])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_a_picture_that_is_not_larger_is_decoded_exactly(image_format: str, size: tuple[int, int]) -> None:
+    content = encoded(scene(*size), image_format)
+    with Image.open(io.BytesIO(content)) as image:
+        assert np.array_equal(pixels(content), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("size", [(2400, 1800), (1500, 1100), (896, 900), (1000, 4000)])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_scaling_hardly_changes_what_the_network_sees(image_format: str, size: tuple[int, int]) -> None:
+    content = encoded(scene(*size), image_format, **({"quality": 90} if image_format == "JPEG" else {}))
+    found = np.asarray(decode(content).rgb((224, 224))).astype(int)
+    with Image.open(io.BytesIO(content)) as image:
+        whole = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC))
+    assert np.abs(found - whole).mean() < 0.5
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "L", "I;16"])
+def test_a_large_picture_of_any_mode_is_averaged_after_it_has_become_rgb(mode: str) -> None:
+    """Averaging numbers of a palette, or colours that nobody sees, would give others."""
+    large = scene(1800, 1801)
+    if mode == "RGBA":
+        large.putalpha(Image.linear_gradient("L").resize(large.size))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(large.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = large.convert(mode)
+    photo = decode(encoded(image, "PNG"))
+    assert photo.picture.size == (900, 901)
+    expected = np.asarray(_on_white(image).reduce(2)).astype(int)
+    assert np.abs(np.asarray(photo.rgb()).astype(int) - expected).max() <= 1
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "I;16":
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+@pytest.mark.parametrize("stored_orientation", range(1, 9))
+def test_a_large_photo_is_turned_upright(stored_orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = stored_orientation
+    photo = decode(encoded(scene(1800, 900), "JPEG", exif=exif, quality=95))
+    upright = stored_orientation < 5
+    assert (photo.width, photo.height) == ((1800, 900) if upright else (900, 1800))
+    assert photo.picture.size == ((900, 450) if upright else (450, 900))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.99])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_large_jpeg_that_is_cut_is_found_though_it_is_decoded_scaled(
+    options: dict[str, Any], share: float
+) -> None:
+    content = encoded(scene(1000, 900), "JPEG", quality=90, **options)
+    with pytest.raises(UnusableImageError, match="damaged image"):
+        decode(content[: int(len(content) * share)])
+
+
+def test_a_shortage_of_memory_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", no_memory)
+    with pytest.raises(MemoryError):
+        decode(encoded(Image.new("RGB", (9, 9)), "PNG"))
