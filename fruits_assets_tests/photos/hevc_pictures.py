@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 UNIT = 32  # the largest coding unit that may be I_PCM
 LENGTH_BYTES = 4
+_UNITS_PER_SLICE = 4096  # libde265 takes no NAL unit of more than about 16 MB
 
 _VPS, _SPS, _PPS, _IDR_N_LP = 32, 33, 34, 20
 # H.265, table 9-46, column 3 (the coder's range is still above 448 when `part_mode` is coded), by state.
@@ -79,18 +80,16 @@ def hevc_picture(
     else:
         bits = np.unpackbits(samples.astype(">u2").view(np.uint8).reshape(*samples.shape, 2), axis=2)
         data = np.packbits(bits[:, :, 16 - bit_depth :].reshape(len(samples), -1), axis=1)
-    flags = np.array([_flags(i) for i in range(min(rows * columns, len(_RANGE_LPS)))], np.uint8)
-    flags = flags[np.minimum(np.arange(rows * columns), len(flags) - 1)]
-    end_of_slice = b"\xfe\x80"  # one terminating bin in a new coder; its last bit is the stop bit
-    slice_data = _slice_header() + np.concatenate([flags, data], axis=1).tobytes() + end_of_slice
     n_channels = 1 if chroma is None else 3
-    slice_unit = _nal_unit(_IDR_N_LP, slice_data)
     return HevcPicture(
         width,
         height,
         n_channels,
         bit_depth,
-        struct.pack(">I", len(slice_unit)) + slice_unit,
+        b"".join(
+            with_length(_nal_unit(_IDR_N_LP, _slice(data[i : i + _UNITS_PER_SLICE], i, len(data))))
+            for i in range(0, len(data), _UNITS_PER_SLICE)
+        ),
         (
             (_VPS, _nal_unit(_VPS, _video_parameters(n_channels, bit_depth))),
             (_SPS, _nal_unit(_SPS, _sequence_parameters(width, height, n_channels, bit_depth))),
@@ -107,6 +106,14 @@ def sei_unit(user_data: bytes) -> tuple[int, bytes]:
 def with_length(unit: bytes) -> bytes:
     """A NAL unit as it lies in an item."""
     return struct.pack(">I", len(unit)) + unit
+
+
+def _slice(units: NDArray[np.uint8], first: int, n_units: int) -> bytes:
+    """The units of a slice, shape (n, n_bytes), as the payload of a NAL unit."""
+    flags = np.array([_flags(i) for i in range(len(_RANGE_LPS))], np.uint8)
+    flags = flags[np.minimum(np.arange(len(units)), len(flags) - 1)]
+    end_of_slice = b"\xfe\x80"  # one terminating bin in a new coder; its last bit is the stop bit
+    return _slice_header(first, n_units) + np.concatenate([flags, units], axis=1).tobytes() + end_of_slice
 
 
 def _flags(i: int) -> tuple[int, int]:
@@ -231,9 +238,12 @@ def _picture_parameters() -> bytes:
     return bits.with_stop_bit()
 
 
-def _slice_header() -> bytes:
+def _slice_header(first: int, n_units: int) -> bytes:
     """7.3.6.1, up to the byte alignment."""
     bits = _Bits()
-    bits.u(1, 1, 0)
-    bits.ue(0, 2, 0)  # picture parameters 0; an I slice; quantisation as it is
+    bits.u(1, int(first == 0), 0)
+    bits.ue(0)
+    if first:
+        bits.u((n_units - 1).bit_length(), first)
+    bits.ue(2, 0)  # an I slice; quantisation as it is
     return bits.with_stop_bit()
