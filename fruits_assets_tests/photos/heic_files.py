@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -90,14 +91,21 @@ def auxc(kind: str, more: bytes = b"") -> Property:
 
 def orientation_properties(orientation: int) -> list[Property]:
     """What turns and mirrors like an EXIF orientation: the turn comes first, then the mirror."""
-    turns, mirror = {1: (0, None), 2: (0, 1), 3: (2, None), 4: (0, 0), 5: (3, 1), 6: (3, None), 7: (1, 1)}.get(
-        orientation, (1, None)
-    )
-    properties = [irot(turns)] if turns else []
-    return properties if mirror is None else [*properties, imir(mirror)]
+    return {
+        1: [],
+        2: [imir(1)],
+        3: [irot(2)],
+        4: [imir(0)],
+        5: [irot(3), imir(1)],
+        6: [irot(3)],
+        7: [irot(1), imir(1)],
+        8: [irot(1)],
+    }[orientation]
 
 
-def coded_item(picture: HevcPicture, *properties: Property, more_sets: tuple[tuple[int, bytes], ...] = ()) -> Item:
+def coded_item(
+    picture: HevcPicture, *properties: Property, more_sets: tuple[tuple[int, bytes], ...] = ()
+) -> Item:
     return Item(
         b"hvc1",
         picture.slice_units,
@@ -110,9 +118,12 @@ def coded_item(picture: HevcPicture, *properties: Property, more_sets: tuple[tup
     )
 
 
-def grid_item(rows: int, columns: int, width: int, height: int, tiles: Sequence[int], *more: Property) -> Item:
-    content = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width, height)
-    return Item(b"grid", content, [ispe(width, height), *more], [(b"dimg", tiles)], in_idat=True)
+def grid_item(
+    shape: tuple[int, int], size: tuple[int, int], tiles: Sequence[int], *properties: Property
+) -> Item:
+    """Rows and columns of tiles (their numbers); width and height of what is shown of them."""
+    content = struct.pack(">BBBBHH", 0, 0, shape[0] - 1, shape[1] - 1, *size)
+    return Item(b"grid", content, [ispe(*size), *properties], [(b"dimg", tiles)], in_idat=True)
 
 
 def exif_item(tiff: bytes, about: int = 1) -> Item:
@@ -166,7 +177,7 @@ def heif_file(
             full_box(b"hdlr", 0, 0, bytes(4), b"pict", bytes(12), handler_name + b"\0"),
             full_box(b"pitm", 0, 0, struct.pack(">H", primary)),
             _iloc(items, placed, mdat_start, iloc_version),
-            full_box(b"iinf", 0, 0, struct.pack(">H", len(items)), *map(_infe, range(1, len(items) + 1), items)),
+            full_box(b"iinf", 0, 0, struct.pack(">H", len(items)), *map(_infe, itertools.count(1), items)),
             _iref(items),
             _iprp(items),
             *([box(b"idat", idat)] if idat else []),
@@ -215,8 +226,7 @@ def _iprp(items: Sequence[Item]) -> bytes:
     entries = [struct.pack(">I", len(described))]
     for number, item in described:
         entries.append(struct.pack(">HB", number, len(item.properties)))
-        for p in item.properties:
-            entries.append(bytes([p.is_essential << 7 | contents.index(p.content) + 1]))
+        entries += [bytes([p.is_essential << 7 | contents.index(p.content) + 1]) for p in item.properties]
     return box(b"iprp", box(b"ipco", *contents), full_box(b"ipma", 0, 0, *entries))
 
 
