@@ -148,7 +148,7 @@ def heif_file(
     iloc_version: int = 1,
     handler_name: bytes = b"",
 ) -> bytes:
-    """Write a file whose items are numbered from 1.
+    """Write a file whose items are numbered from 1; what is the same in two of them is written once.
 
     Args:
         gap: bytes in `mdat`, in front of each item, that belong to none.
@@ -158,14 +158,17 @@ def heif_file(
         assert not any(item.in_idat for item in items)
     idat, placed = b"", []
     mdat = bytearray()
+    known: dict[bytes, int] = {}
     for item in items:
         if item.in_idat:
             placed.append(len(idat))
             idat += item.content
         else:
-            mdat += gap
-            placed.append(len(mdat))
-            mdat += item.content
+            if gap or item.content not in known:
+                mdat += gap
+                known[item.content] = len(mdat)
+                mdat += item.content
+            placed.append(known[item.content])
     ftyp = box(b"ftyp", brand, bytes(4), *compatible)
     rest = b"".join(behind_meta)
 
@@ -204,7 +207,7 @@ def _iloc(items: Sequence[Item], placed: Sequence[int], mdat_start: int, version
         entries.append(struct.pack(">HH", item.data_reference, item.n_extents))
         if not item.in_idat:
             start += mdat_start
-        length = -(-len(item.content) // item.n_extents)
+        length = -(-len(item.content) // max(item.n_extents, 1))
         for i in range(item.n_extents):
             part = min(length, len(item.content) - i * length)
             entries.append(struct.pack(">II", start + i * length, part))
@@ -223,11 +226,17 @@ def _iref(items: Sequence[Item]) -> bytes:
 def _iprp(items: Sequence[Item]) -> bytes:
     contents = list(dict.fromkeys(p.content for item in items for p in item.properties))
     described = [(number, item) for number, item in enumerate(items, 1) if item.properties]
+    is_wide = len(contents) > 127
+    code, essential = (">H", 0x8000) if is_wide else (">B", 0x80)
     entries = [struct.pack(">I", len(described))]
     for number, item in described:
         entries.append(struct.pack(">HB", number, len(item.properties)))
-        entries += [bytes([p.is_essential << 7 | contents.index(p.content) + 1]) for p in item.properties]
-    return box(b"iprp", box(b"ipco", *contents), full_box(b"ipma", 0, 0, *entries))
+        indices = [contents.index(p.content) + 1 for p in item.properties]
+        entries += [
+            struct.pack(code, index | essential * p.is_essential)
+            for index, p in zip(indices, item.properties, strict=True)
+        ]
+    return box(b"iprp", box(b"ipco", *contents), full_box(b"ipma", 0, int(is_wide), *entries))
 
 
 def coded_photo(rgb: NDArray[np.uint8]) -> HevcPicture:
@@ -237,3 +246,25 @@ def coded_photo(rgb: NDArray[np.uint8]) -> HevcPicture:
     blocks = ycc[..., 1:].reshape(height // 2, 2, width // 2, 2, 2).mean(axis=(1, 3))
     cb, cr = np.moveaxis(np.round(blocks).astype(np.uint8), 2, 0)
     return hevc_picture(ycc[..., 0], (cb, cr))
+
+
+def photo_pixels(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
+    """Smooth colours, shape (height, width, 3): hardly changed by 4:2:0 subsampling."""
+    noise = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+    return np.asarray(Image.fromarray(noise).resize(size, Image.Resampling.BILINEAR))
+
+
+def tiled_photo(pixels: NDArray[np.uint8], tile: int, *properties: Property) -> list[Item]:
+    """A grid and its square tiles, as phones write a photo; numbered from 1 on."""
+    height, width, _ = pixels.shape
+    rows, columns = -(-height // tile), -(-width // tile)
+    edges = ((0, rows * tile - height), (0, columns * tile - width), (0, 0))
+    padded = np.pad(pixels, edges, "edge")
+    tiles = []
+    for top in range(0, rows * tile, tile):
+        for left in range(0, columns * tile, tile):
+            item = coded_item(coded_photo(padded[top : top + tile, left : left + tile]), colr_nclx())
+            item.is_hidden = True
+            tiles.append(item)
+    numbers = range(2, len(tiles) + 2)
+    return [grid_item((rows, columns), (width, height), numbers, *properties), *tiles]
