@@ -22,8 +22,9 @@ from fruits_assets.photos.coded_pictures import (
     hevc_sizes,
 )
 from fruits_assets.photos.formats import UnusableImageError
-from fruits_assets.photos.heif_items import ALPHA_KINDS, CODED_KINDS, HeifItems, Reader, parse_heif
+from fruits_assets.photos.heif_items import ALPHA_KINDS, CODED_KINDS, HeifItems, parse_heif
 from fruits_assets.photos.heif_repacking import repacked
+from fruits_assets.photos.iso_boxes import Reader
 
 # Decoding takes up to 12 bytes a pixel on top of the file, with alpha 16 (measured: AVIF by Pillow; HEIC
 # takes 5 to 10). That is 600 MB at most: a worker that weighs 200 MB stays below 900 MB. Phones reach 48.8
@@ -88,8 +89,10 @@ def _hevc_pixels(content: bytes) -> HeifPixels:
     """What libheif hands out is turned and mirrored already."""
     file = pi_heif.open_heif(content)
     image = file[file.primary_index]
+    if not image.info["primary"]:  # libheif could not use that one, and pi-heif offers another
+        raise UnusableImageError("damaged image: libheif does not find its primary picture")
     image.load()
-    return HeifPixels(_rgb_or_rgba(_lent_pixels(image), image.mode), image.info.get("icc_profile"))
+    return HeifPixels(_rgb_or_rgba(_lent_pixels(image), image.mode), image.info.get("icc_profile") or None)
 
 
 class _Lender:
@@ -130,7 +133,7 @@ def _av1_pixels(content: bytes) -> HeifPixels:
         orientation = exif.get(ExifTags.Base.Orientation, 1)
         picture = image if image.mode in ("RGB", "RGBA") else image.convert("RGB")
         pixels = np.asarray(picture)
-        icc_profile = image.info.get("icc_profile")
+        icc_profile = image.info.get("icc_profile") or None
     transposed, rows_reversed, columns_reversed = _UPRIGHT.get(orientation, (False, False, False))
     if transposed:
         pixels = pixels.swapaxes(0, 1)

@@ -1,7 +1,7 @@
 """What lies in a HEIF or AVIF file: items, their properties and how they refer to each other.
 
-Boxes are those of ISO/IEC 14496-12, items and properties those of ISO/IEC 23008-12 (HEIF). Nothing here is
-decoded. Whatever a file says about places and sizes is checked against the bytes that are there.
+Items and properties are those of ISO/IEC 23008-12 (HEIF). Nothing here is decoded. Whatever a file says about
+places and sizes is checked against the bytes that are there.
 """
 
 from __future__ import annotations
@@ -12,53 +12,21 @@ from functools import cached_property
 from typing import NamedTuple
 
 from fruits_assets.photos.formats import UnusableImageError
+from fruits_assets.photos.iso_boxes import (
+    Box,
+    Reader,
+    boxes,
+    checked_version,
+    next_box,
+    top_level_boxes,
+    unique_boxes,
+)
 
 CODED_KINDS = {b"hvc1", b"av01"}
 DERIVED_KINDS = {b"grid", b"iovl", b"iden"}
 ALPHA_KINDS = {b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1"}
 # A picture made of pictures made of pictures: each step may multiply what there is to decode by 65,536.
 _MAX_DERIVATIONS = 4
-
-
-class Reader:
-    """Reads big-endian numbers one after the other; too few bytes make the file unusable."""
-
-    def __init__(self, data: memoryview, name: str) -> None:
-        self._data = data
-        self._name = name
-        self._position = 0
-
-    @property
-    def left(self) -> int:
-        return len(self._data) - self._position
-
-    def take(self, n_bytes: int) -> memoryview:
-        if n_bytes > self.left:
-            raise UnusableImageError(
-                f"damaged image: {self._name} ends {n_bytes - self.left:,} bytes too early"
-            )
-        self._position += n_bytes
-        return self._data[self._position - n_bytes : self._position]
-
-    def number(self, n_bytes: int) -> int:
-        return int.from_bytes(self.take(n_bytes), "big")
-
-    def text(self) -> bytes:
-        """Up to the next zero byte, or up to the end."""
-        text, _, _ = bytes(self._data[self._position :]).partition(b"\0")
-        self.take(min(len(text) + 1, self.left))
-        return text
-
-    def version_and_flags(self) -> tuple[int, int]:
-        return self.number(1), self.number(3)
-
-
-class Box(NamedTuple):
-    kind: bytes
-    payload: memoryview
-
-    def reader(self) -> Reader:
-        return Reader(self.payload, f"box {self.kind!r}")
 
 
 class Extent(NamedTuple):
@@ -217,14 +185,14 @@ def parse_heif(content: bytes) -> HeifItems:
         UnusableImageError: damaged, ambiguous, or not a file of still pictures.
     """
     view = memoryview(content)
-    top = _top_level(view)
+    top = top_level_boxes(view)
     brands = top[b"ftyp"].reader()
     major_brand = bytes(brands.take(4))
     brands.take(4)
     compatible = {bytes(brands.take(4)) for _ in range(brands.left // 4)}
     meta = top[b"meta"].reader()
     meta.version_and_flags()
-    parts = _unique(boxes(meta.take(meta.left)), "meta")
+    parts = unique_boxes(boxes(meta.take(meta.left)), "meta")
     missing = {b"hdlr", b"pitm", b"iinf", b"iloc", b"iprp"} - parts.keys()
     if missing:
         raise UnusableImageError(f"no still picture: no {sorted(missing)} in its meta box")
@@ -248,78 +216,23 @@ def parse_heif(content: bytes) -> HeifItems:
     )
 
 
-def boxes(data: memoryview) -> Iterator[Box]:
-    """The boxes that fill `data`."""
-    reader = Reader(data, "box")
-    while reader.left:
-        yield _box(reader)
-
-
-def _box(reader: Reader, *, may_be_last: bool = False) -> Box:
-    size, kind = reader.number(4), bytes(reader.take(4))
-    if size == 0 and may_be_last:
-        return Box(kind, reader.take(reader.left))
-    header = 8
-    if size == 1:
-        size, header = reader.number(8), 16
-    if size < header:
-        raise UnusableImageError(f"damaged image: box {kind!r} of {size} bytes")
-    return Box(kind, reader.take(size - header))
-
-
-def _top_level(view: memoryview) -> dict[bytes, Box]:
-    reader = Reader(view, "file")
-    found: dict[bytes, Box] = {}
-    while reader.left:
-        try:
-            box = _box(reader, may_be_last=True)
-        except UnusableImageError:
-            if b"meta" in found:
-                break  # bytes that are no box, or a cut one, do no harm where no item lies in them
-            raise
-        if box.kind in (b"ftyp", b"meta"):
-            if box.kind in found:
-                raise UnusableImageError(f"damaged image: more than one {box.kind!r} box")
-            found[box.kind] = box
-    if b"ftyp" not in found or b"meta" not in found:
-        raise UnusableImageError("no still picture: no meta box in the file")
-    return found
-
-
-def _unique(found: Iterator[Box], name: str) -> dict[bytes, Box]:
-    """By kind; where there are two, decoders differ in the one they believe."""
-    unique: dict[bytes, Box] = {}
-    for box in found:
-        if box.kind in unique and box.kind not in (b"free", b"skip", b"uuid"):
-            raise UnusableImageError(f"damaged image: more than one {box.kind!r} box in its {name} box")
-        unique[box.kind] = box
-    return unique
-
-
-def _checked_version(reader: Reader, box: Box, latest: int) -> tuple[int, int]:
-    version, flags = reader.version_and_flags()
-    if version > latest:
-        raise UnusableImageError(f"box {box.kind!r} of version {version}, later than {latest}")
-    return version, flags
-
-
 def _primary(box: Box) -> int:
     reader = box.reader()
-    version, _ = _checked_version(reader, box, 1)
+    version, _ = checked_version(reader, box, 1)
     return reader.number(4 if version == 1 else 2)
 
 
 def _items(box: Box) -> dict[int, Item]:
     reader = box.reader()
-    version, _ = _checked_version(reader, box, 1)
+    version, _ = checked_version(reader, box, 1)
     n_items = reader.number(4 if version == 1 else 2)
     items: dict[int, Item] = {}
     for _ in range(n_items):
-        entry = _box(reader)
+        entry = next_box(reader)
         if entry.kind != b"infe":
             raise UnusableImageError(f"damaged image: box {entry.kind!r} in the list of items")
         info = entry.reader()
-        version, flags = _checked_version(info, entry, 3)
+        version, flags = checked_version(info, entry, 3)
         if version < 2:
             raise UnusableImageError("no still picture: items without a type")
         number = info.number(4 if version == 3 else 2)
@@ -332,7 +245,7 @@ def _items(box: Box) -> dict[int, Item]:
 
 def _locations(box: Box) -> dict[int, Location]:
     reader = box.reader()
-    version, _ = _checked_version(reader, box, 2)
+    version, _ = checked_version(reader, box, 2)
     sizes = reader.number(2)
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
     index_size = 0 if version == 0 else index_size
@@ -360,7 +273,7 @@ def _locations(box: Box) -> dict[int, Location]:
 
 def _references(box: Box) -> tuple[Reference, ...]:
     reader = box.reader()
-    version, _ = _checked_version(reader, box, 1)
+    version, _ = checked_version(reader, box, 1)
     size = 4 if version == 1 else 2
     references = []
     for entry in boxes(reader.take(reader.left)):
@@ -396,7 +309,7 @@ def _properties(box: Box) -> tuple[tuple[Box, ...], dict[int, tuple[Association,
 
 def _associations(box: Box, n_properties: int) -> Iterator[tuple[int, tuple[Association, ...]]]:
     reader = box.reader()
-    version, flags = _checked_version(reader, box, 1)
+    version, flags = checked_version(reader, box, 1)
     n_bytes = 2 if flags & 1 else 1
     essential = 0x80 << 8 * (n_bytes - 1)
     for _ in range(reader.number(4)):

@@ -17,16 +17,15 @@ from fruits_assets.photos.coded_pictures import (
     hevc_picture,
 )
 from fruits_assets.photos.formats import UnusableImageError
-from fruits_assets.photos.heif_items import Box, HeifItems, Reader, parse_heif
+from fruits_assets.photos.heif_items import HeifItems, parse_heif
+from fruits_assets.photos.iso_boxes import Box, Reader
 
 # HEIF (ISO/IEC 23008-12) annex B and AVIF section 8: brands that say what a decoder of a still picture needs.
 _STILL_BRANDS = (b"mif1", b"miaf", b"heic", b"heix", b"heim", b"heis", b"avif", b"MA1B", b"MA1A")
 _MAJOR_BRANDS = {b"mif1", b"heic", b"heix", b"heim", b"heis", b"avif"}
 # HEIF 6.5 and AVIF 2.3: properties of a fixed size, in bytes, that say how to decode, turn or crop, or what
 # the numbers of the pixels mean. Those of other sizes are below; others again describe the scene.
-_FIXED_SIZES = {
-    **{b"clap": 32, b"pasp": 8, b"a1op": 1, b"lsel": 2, b"mdcv": 24, b"clli": 4},
-}
+_FIXED_SIZES = {b"clap": 32, b"pasp": 8, b"a1op": 1, b"lsel": 2, b"mdcv": 24, b"clli": 4}
 _LAYER_SIZES = b"a1lx"
 _COLOUR_PROFILES = {b"prof", b"rICC"}
 _KEPT_REFERENCES = {b"dimg", b"auxl", b"prem"}
@@ -108,9 +107,13 @@ def _kept_properties(
         payload = _property(box, neutral_profile)
         if payload is not None:
             kept.append(_Property(index, _box(box.kind, payload)))
-        elif index in essential and box.kind != b"colr":
+        elif index in essential and not _is_profile(box):
             raise UnusableImageError(f"its picture cannot be shown without {box.kind!r}, which is not known")
     return kept
+
+
+def _is_profile(box: Box) -> bool:
+    return box.kind == b"colr" and bytes(box.payload[:4]) in _COLOUR_PROFILES
 
 
 def _property(box: Box, neutral_profile: _ProfileChange) -> bytes | None:
@@ -143,8 +146,8 @@ def _property(box: Box, neutral_profile: _ProfileChange) -> bytes | None:
         kind = bytes(reader.take(4))
         if kind == b"nclx":
             return kind + bytes(reader.take(7))
-        profile = neutral_profile(bytes(reader.take(reader.left))) if kind in _COLOUR_PROFILES else None
-        return None if profile is None else kind + profile
+        profile = neutral_profile(bytes(reader.take(reader.left))) if _is_profile(box) else None
+        return kind + profile if profile else None
     return None
 
 

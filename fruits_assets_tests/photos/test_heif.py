@@ -179,6 +179,7 @@ def test_colour_profile_is_handed_over() -> None:
     assert heif_pixels(heif_file([coded_item(coded_photo(photo), colr_nclx())])).icc_profile is None
     assert heif_pixels(avif(photo, icc_profile=ICC)).icc_profile == ICC
     assert heif_pixels(avif(photo)).icc_profile is None
+    assert heif_pixels(heif_file([coded_item(coded_photo(photo), colr_icc(b""))])).icc_profile is None
 
 
 def test_pixels_outlive_the_decoder() -> None:
@@ -286,6 +287,15 @@ def test_a_picture_made_of_itself_is_refused(made_of: list[int]) -> None:
     items = [grid_item((1, 1), (64, 64), made_of), grid_item((1, 1), (64, 64), [1])]
     with pytest.raises(UnusableImageError, match="made of itself"):
         heif_pixels(heif_file(items))
+
+
+def test_a_picture_that_libheif_does_not_find_is_not_replaced_by_another() -> None:
+    grid, *tiles = tiled_photo(photo_pixels((128, 64)), 64)
+    grid.properties = []  # nothing says how large it is, but for the grid itself
+    for tile in tiles:
+        tile.is_hidden = False  # so that each is a picture that can be shown
+    with pytest.raises(UnusableImageError, match="does not find its primary picture"):
+        heif_pixels(heif_file([grid, *tiles]))
 
 
 def test_what_is_no_still_picture_is_refused() -> None:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from fruits_assets.photos.formats import UnusableImageError
 from fruits_assets.photos.heif import heif_pixels
-from fruits_assets.photos.heif_items import boxes, parse_heif
+from fruits_assets.photos.heif_items import parse_heif
+from fruits_assets.photos.iso_boxes import boxes
 from fruits_assets.photos.personal_metadata import icc
 from fruits_assets.photos.personal_metadata.heif import stripped
 from fruits_assets_tests.photos.heic_files import (
@@ -337,6 +338,11 @@ def test_colour_profiles_are_neutralised(neutral: bytes | None, monkeypatch: pyt
     assert heif_pixels(result).icc_profile == neutral
 
 
+@pytest.mark.parametrize(("brand", "kept"), [(b"heix", b"heix"), (b"msf1", b"mif1"), (b"SECR", b"mif1")])
+def test_brands_of_still_pictures_are_kept(brand: bytes, kept: bytes) -> None:
+    assert stripped(heif_file([photo_item()], brand=brand))[8:12] == kept
+
+
 def test_tiles_that_share_their_bytes_share_them_still() -> None:
     tiles = [coded_item(coded_photo(photo_pixels((64, 64))), colr_nclx()) for _ in range(4)]
     content = heif_file([grid_item((2, 2), (128, 128), [2, 3, 4, 5]), *tiles, exif_item(SECRET)])
@@ -368,6 +374,10 @@ def unknown_essential() -> bytes:
     return heif_file([photo_item(Property(box(b"sfhe", SECRET), is_essential=True))])
 
 
+def essential_colours() -> Property:
+    return Property(box(b"colr", b"nclc", bytes(6)), is_essential=True)
+
+
 def primary_with(**changes: Any) -> bytes:
     item = photo_item()
     for name, value in changes.items():
@@ -385,6 +395,7 @@ def two_pictures_in_one_item() -> bytes:
     ("make", "reason"),
     [
         (unknown_essential, "cannot be shown without b'sfhe', which is not known"),
+        (lambda: heif_file([photo_item(essential_colours())]), "cannot be shown without b'colr'"),
         (lambda: primary_with(protection=1), "picture 1 is protected"),
         (lambda: primary_with(data_reference=1), "item 1 lies in another file"),
         (lambda: primary_with(construction_method=2), "put together in a way that is not known"),
