@@ -165,7 +165,8 @@ def convert_in_own_process(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+            # TensorFlow writes code to temporary files, which go with the folder whatever happens.
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TMPDIR": str(folder)},
         )
         assert process.stdout is not None
         lines = process.stdout

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fruits_assets.photos.colour import Profile, profile_of
-from fruits_assets.photos.formats import FORMATS, MAX_PIXELS, UnusableImageError, what_it_is
+from fruits_assets.photos.formats import FORMATS, MAX_PIXELS, UnusableImageError, is_heif, what_it_is
+from fruits_assets.photos.heif import heif_pixels
 from fruits_assets.photos.plausibility import refuse_claims, refuse_wrong_values, why_unidentified
 
 # Twice the 224 of the network's input: its resize then averages as it would have done over all pixels.
@@ -83,6 +84,8 @@ def decode(content: bytes) -> Photo:
     """
     if not content:
         raise UnusableImageError("empty file (0 bytes)")
+    if is_heif(content):
+        return _decoded_heif(content)
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -124,28 +127,41 @@ def _decoded(image: Image.Image) -> Photo:
     profile = profile_of(image.info.get("icc_profile"))
     if profile and (profile.mode == "CMYK") != (image.mode == "CMYK"):
         profile = None  # of another picture
-    picture = _averaged(image, _conversion(image, profile))
+    convert = _conversion(image, profile)
+    picture = _averaged(image.size, lambda top, bottom: convert(image.crop((0, top, image.width, bottom))))
     if turn in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[turn])
     return Photo(picture, *(size[::-1] if turn in _ON_THEIR_SIDE else size), profile)
 
 
-def _averaged(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """A converted picture, averaged if it is large; a band at a time, so that it is never there twice."""
-    width, height = image.size
+def _decoded_heif(content: bytes) -> Photo:
+    pixels, icc_profile = heif_pixels(content)
+    height, width = pixels.shape[:2]
+    picture = _averaged(
+        (width, height),
+        lambda top, bottom: _to_rgb(Image.fromarray(np.ascontiguousarray(pixels[top:bottom]))),
+    )
+    profile = profile_of(icc_profile)
+    return Photo(picture, width, height, profile if profile and profile.mode == "RGB" else None)
+
+
+def _averaged(size: tuple[int, int], band: Callable[[int, int], Image.Image]) -> Image.Image:
+    """A picture of that size, averaged if it is large; a band at a time, so that it is never there twice.
+
+    Args:
+        band: gives the rows from one number to another.
+    """
+    width, height = size
     across, down = max(1, width // _AVERAGED_SIZE), max(1, height // _AVERAGED_SIZE)
     if across == down == 1:
-        return convert(image)
-    bands = []
+        return band(0, height)
     rows = down * max(1, _BAND_PIXELS // (width * down))
-    for top in range(0, height, rows):
-        band = convert(image.crop((0, top, width, min(top + rows, height))))
-        bands.append(band.reduce((across, down)))
-    averaged = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
+    bands = [band(top, min(top + rows, height)).reduce((across, down)) for top in range(0, height, rows)]
+    averaged = Image.new(bands[0].mode, (bands[0].width, sum(part.height for part in bands)))
     top = 0
-    for band in bands:
-        averaged.paste(band, (0, top))
-        top += band.height
+    for part in bands:
+        averaged.paste(part, (0, top))
+        top += part.height
     return averaged
 
 

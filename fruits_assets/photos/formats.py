@@ -11,17 +11,18 @@ from PIL import Image
 MAX_PIXELS = 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-# Pillow knows many more, some of which start other programs: a photo is one of these, or HEIC.
+# Pillow knows many more, some of which start other programs: a photo is one of these, or HEIF.
 # JPEG includes the multi-picture files of phones (MPO, which is not openable by that name).
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".heic", ".heif", ".hif", ".avif"),
     *(".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
 )
 ACCEPTED = "JPEG, HEIC, AVIF, PNG, WebP, TIFF, BMP or GIF"
 
-_BRANDS_OF_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_BRANDS_OF_AVIF = {b"avif", b"avis"}
+_HEIF_BRANDS = {
+    *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"avif", b"avis"),
+}
 # By what they begin with: what people take for photos, or give the name of one.
 _OTHERS = {
     b"\xff\x0a": "a JPEG XL picture",
@@ -53,9 +54,8 @@ def is_jpeg(content: bytes) -> bool:
 
 
 def is_heif(content: bytes) -> bool:
-    """Whether it is HEIC, its pictures HEVC, or another HEIF that is not AVIF."""
-    brands = _brands(content)
-    return bool(brands & _BRANDS_OF_HEIC) and not brands & _BRANDS_OF_AVIF
+    """Whether it says that it can be read as HEIC, another HEIF or AVIF."""
+    return bool(_brands(content) & _HEIF_BRANDS)
 
 
 def what_it_is(content: bytes) -> str:
