@@ -55,7 +55,7 @@ def orientation(image: Image.Image) -> int:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # damaged metadata does not make a picture unusable
         return 1
-    return value if value in _UPRIGHT else 1
+    return int(value) if value in _UPRIGHT else 1
 
 
 def _upright(image: Image.Image, stored: int) -> Image.Image:

@@ -14,10 +14,13 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from fruits_assets.photos.decoding import decode_rgb
+from fruits_assets.photos.formats import UnusableImageError
 from fruits_assets.photos.personal_metadata import strip_personal_metadata
+from fruits_assets.photos.personal_metadata.icc import neutral
+from fruits_assets_tests.photos import profiles
 
 SECRET = b"SECRET"
-ICC = bytes(range(256)) * 300  # more than fits one JPEG segment
+ICC = neutral(profiles.large())
 MAKER, ORIENTATION, GPS_IFD, GPS_DATE = 0x010F, 0x0112, 0x8825, 29
 SOI, APP0, APP1, APP2, APP13, APP14, COM = 0xD8, 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
 
@@ -172,13 +175,19 @@ def test_orientation_found_in_xmp_is_kept() -> None:
     assert decode_rgb(stripped).size == (29, 37)
 
 
-@pytest.mark.parametrize(
-    "behind", [b"SECRET" * 1000, segment(COM, b"SECRET" * 1000)], ids=["text", "comment"]
-)
-def test_jpeg_without_end_marker_is_rewritten_without_loss(behind: bytes) -> None:
+@pytest.mark.parametrize("behind", [b"", SECRET * 1000, segment(COM, SECRET * 1000)])
+def test_jpeg_without_end_marker_is_refused(behind: bytes) -> None:
     unfinished = encoded(photo(), "JPEG", exif=secret_exif(6)).removesuffix(b"\xff\xd9")
-    stripped = assert_only_the_picture_is_left(unfinished + behind)
-    assert exif_of(stripped) == {ORIENTATION: 6}
+    with pytest.raises(UnusableImageError, match="its end marker is missing"):
+        strip_personal_metadata(unfinished + behind)
+
+
+@pytest.mark.parametrize("end", [2, 20, -2])
+def test_jpeg_that_ends_before_its_picture_is_refused(end: int) -> None:
+    plain = encoded(photo(), "JPEG")
+    before_scan = plain.index(b"\xff\xda") if end == -2 else end
+    with pytest.raises(UnusableImageError, match="no picture before its end marker"):
+        strip_personal_metadata(plain[:before_scan] + b"\xff\xd9" + plain[before_scan:])
 
 
 def test_cmyk_jpeg_keeps_the_marker_that_codes_its_colours() -> None:
@@ -187,31 +196,20 @@ def test_cmyk_jpeg_keeps_the_marker_that_codes_its_colours() -> None:
     assert info(stripped)["adobe_transform"] == info(content)["adobe_transform"]
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_jpeg_with_garbage_between_segments_is_rewritten_without_loss(mode: str) -> None:
-    start = encoded(photo(mode), "JPEG")
+@pytest.mark.parametrize(
+    "garbage", [b"\x01\xc8\0\x08SECRET", b"\xff\xd8", b"\xff\xd3", b"\xff\x01", b"\xff\xf0\0\x02"]
+)
+def test_jpeg_with_garbage_between_segments_is_refused(garbage: bytes) -> None:
+    start = encoded(photo(), "JPEG")
     first_table = start.index(b"\xff\xdb")
-    content = start[:first_table] + b"\x01\xc8\0\x08SECRET" + start[first_table:]
-    assert_only_the_picture_is_left(content)
+    with pytest.raises(UnusableImageError, match="JPEG marker"):
+        strip_personal_metadata(start[:first_table] + garbage + start[first_table:])
 
 
-def test_jpeg_with_a_marker_cut_by_its_end_stays_decodable() -> None:
+def test_jpeg_with_a_marker_cut_by_its_end_is_refused() -> None:
     plain = encoded(photo(), "JPEG", comment=SECRET)
-    scan = plain.index(b"\xff\xda")
-    damaged = next(
-        candidate
-        for at in range(len(plain) - 40, scan, -1)
-        if decodes(candidate := plain[:at] + b"\xff\xe5\xff\xff" + plain[at:])
-    )
-    assert_only_the_picture_is_left(damaged)
-
-
-def decodes(content: bytes) -> bool:
-    try:
-        decode_rgb(content)
-    except ValueError:
-        return False
-    return True
+    with pytest.raises(UnusableImageError, match="its structure is damaged"):
+        strip_personal_metadata(plain[:-30] + b"\xff\xe5\xff\xff" + plain[-30:])
 
 
 # PNG ---------------------------------------------------------------------------------------------
@@ -260,17 +258,21 @@ def test_animated_png_keeps_its_frames() -> None:
     assert exif_of(assert_only_the_picture_is_left(content, n_frames=3)) == {ORIENTATION: 8}
 
 
-def test_png_with_a_damaged_chunk_name_is_rewritten_without_loss() -> None:
+def test_png_with_a_damaged_chunk_is_refused() -> None:
     others = [photo().rotate(180)]
     animated = encoded(photo(), "PNG", save_all=True, append_images=others, exif=secret_exif())
     head, last_control, tail = animated.rpartition(b"fcTL")
     assert last_control
-    assert_only_the_picture_is_left(head + b"f\xffTL" + tail)
+    with pytest.raises(UnusableImageError, match="check sum of the chunk at byte"):
+        strip_personal_metadata(head + b"f\xffTL" + tail)
+    with pytest.raises(UnusableImageError, match="check sum of the chunk at byte"):
+        strip_personal_metadata(head + b"fdTL" + tail)
 
 
-def test_png_without_end_is_rewritten_without_loss() -> None:
+def test_png_without_end_is_refused() -> None:
     content = png_with(chunk(b"tEXt", b"Author\0SECRET")).removesuffix(chunk(b"IEND", b""))
-    assert_only_the_picture_is_left(content)
+    with pytest.raises(UnusableImageError, match="its end chunk is missing"):
+        strip_personal_metadata(content)
 
 
 # WebP --------------------------------------------------------------------------------------------
