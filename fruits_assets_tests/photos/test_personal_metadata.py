@@ -4,7 +4,7 @@ import io
 import random
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,21 +16,24 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from fruits_assets.photos.decoding import decode_rgb
 from fruits_assets.photos.formats import UnusableImageError
 from fruits_assets.photos.personal_metadata import strip_personal_metadata
-from fruits_assets.photos.personal_metadata.icc import neutral
-from fruits_assets_tests.photos import profiles
+from fruits_assets_tests.photos.photo_files import (
+    APP0,
+    APP1,
+    APP2,
+    APP13,
+    COM,
+    ICC,
+    ORDINARY,
+    chunk,
+    encoded,
+    jpeg_with,
+    photo,
+    png_with,
+    segment,
+)
 
 SECRET = b"SECRET"
-ICC = neutral(profiles.large())
 MAKER, ORIENTATION, GPS_IFD, GPS_DATE = 0x010F, 0x0112, 0x8825, 29
-SOI, APP0, APP1, APP2, APP13, APP14, COM = 0xD8, 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
-
-
-def photo(mode: str = "RGB", size: tuple[int, int] = (37, 29)) -> Image.Image:
-    noise = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8)
-    image = Image.fromarray(noise).resize(size)
-    if mode == "RGBA":
-        image.putalpha(Image.linear_gradient("L").resize(size))
-    return image.convert(mode)
 
 
 def secret_exif(orientation: int | None = None) -> Image.Exif:
@@ -40,31 +43,6 @@ def secret_exif(orientation: int | None = None) -> Image.Exif:
     if orientation:
         exif[ORIENTATION] = orientation
     return exif
-
-
-def encoded(image: Image.Image, image_format: str, **save_options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, image_format, **save_options)
-    return buffer.getvalue()
-
-
-def segment(marker: int, payload: bytes) -> bytes:
-    return bytes([0xFF, marker]) + struct.pack(">H", len(payload) + 2) + payload
-
-
-def jpeg_with(*segments: bytes, jpeg: bytes | None = None) -> bytes:
-    plain = jpeg or encoded(photo(), "JPEG")
-    return plain[:2] + b"".join(segments) + plain[2:]
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png_with(*chunks: bytes, png: bytes | None = None) -> bytes:
-    """Chunks right after the header."""
-    plain, header_end = png or encoded(photo(), "PNG"), 8 + 12 + 13
-    return plain[:header_end] + b"".join(chunks) + plain[header_end:]
 
 
 def frames(content: bytes, n_frames: int) -> list[NDArray[Any]]:
@@ -379,30 +357,10 @@ def test_gif_loses_its_comment(position: str) -> None:
 
 # All formats -------------------------------------------------------------------------------------
 
-PLAIN: dict[str, Callable[[], bytes]] = {
-    "jpeg": lambda: encoded(photo(), "JPEG", icc_profile=ICC),
-    "progressive": lambda: encoded(photo(), "JPEG", progressive=True),
-    "grey jpeg": lambda: encoded(photo("L"), "JPEG"),
-    "cmyk jpeg": lambda: encoded(photo("CMYK"), "JPEG"),
-    "png": lambda: encoded(photo("RGBA"), "PNG", icc_profile=ICC, dpi=(72, 72)),
-    "apng": lambda: encoded(photo(), "PNG", save_all=True, append_images=[photo().rotate(180)]),
-    "webp": lambda: encoded(photo(), "WEBP"),
-    "webp alpha": lambda: encoded(photo("RGBA"), "WEBP", icc_profile=ICC),
-    "webp lossless": lambda: encoded(photo(), "WEBP", lossless=True),
-    "awebp": lambda: encoded(photo(), "WEBP", save_all=True, append_images=[photo().rotate(180)]),
-    "tiff": lambda: encoded(photo(), "TIFF", icc_profile=ICC),
-    "tiff lzw": lambda: encoded(photo(), "TIFF", compression="tiff_lzw"),
-    "tiff jpeg": lambda: encoded(photo(), "TIFF", compression="jpeg"),
-    "fax tiff": lambda: encoded(photo("1"), "TIFF", compression="group4"),
-    "bmp": lambda: encoded(photo(), "BMP"),
-    "gif": lambda: encoded(photo("P"), "GIF"),
-    "agif": lambda: encoded(photo(), "GIF", save_all=True, append_images=[photo().rotate(180)], loop=0),
-}
 
-
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", ORDINARY)
 def test_image_without_personal_metadata_stays_as_it_is(name: str) -> None:
-    content = PLAIN[name]()
+    content = ORDINARY[name]()
     assert strip_personal_metadata(content) == content
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from fruits_assets.photos.formats import UnusableImageError
-from fruits_assets.photos.personal_metadata import exif, icc, jpeg, webp
+from fruits_assets.photos.personal_metadata import exif, icc, jpeg
 from fruits_assets.photos.personal_metadata.parts import part
 
 _BYTE, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 1, 3, 4, 5, 7, 16
@@ -58,10 +58,10 @@ _REMARKS, _RESOLUTIONS = {254, 255, 263, 264, 265, 296, 332, 334}, {282, 283}
 # How YCbCr becomes RGB: coefficients, subsampling, positions, reference black and white.
 _YCBCR_COUNTS = {529: (_RATIONAL, 3), 530: (_SHORT, 2), 531: (_SHORT, 1), 532: (_RATIONAL, 6)}
 _YCBCR = 6
-_RAW, _OLD_JPEG, _JPEG, _WEBP = 1, 6, 7, 50001
+_RAW, _OLD_JPEG, _JPEG = 1, 6, 7
 _DEFLATE = {8, 32946}
 # Those that Pillow reads, with Huffman, LZW, PackBits, LZMA and Zstandard.
-_COMPRESSIONS = {_RAW, 2, 3, 4, 5, _JPEG, *_DEFLATE, 32773, 32809, 34676, 34677, 34925, 50000, _WEBP}
+_COMPRESSIONS = {_RAW, 2, 3, 4, 5, _JPEG, *_DEFLATE, 32773, 32809, 34676, 34677, 34925, 50000}
 _MAX_SAMPLES, _MAX_TAGS, _MAX_DENOMINATOR = 8, 4096, 10_000_000
 _INFLATED_AT_ONCE = 1024**2
 
@@ -283,7 +283,7 @@ def _raw_sizes(page: _Page, samples: int, is_tiled: bool) -> list[int]:
     across, down = width, page.integer(_ROWS_PER_STRIP, height)
     if is_tiled:
         across, down = page.integer(_TILE_WIDTH), page.integer(_TILE_HEIGHT)
-    if not min(width, height, across, down) or len(depths) != samples:
+    if not min(width, height, across, down, *depths) or len(depths) != samples:
         raise UnusableImageError("its structure is damaged: size or depth of the picture")
     n_columns, n_rows = -(-width // across), -(-height // down)
     planes = [sum(depths)] if page.integer(_PLANES, 1) == 1 else list(depths)
@@ -302,8 +302,6 @@ def _clean_strip(strip: bytes, compression: int, raw_size: int) -> bytes:
         return part(strip, 0, raw_size)
     if compression == _JPEG:
         return jpeg.abbreviated(strip)
-    if compression == _WEBP:
-        return webp.stripped(strip)
     if compression in _DEFLATE:
         return _without_tail(strip)
     return strip

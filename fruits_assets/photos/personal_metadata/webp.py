@@ -11,6 +11,7 @@ from fruits_assets.photos.personal_metadata.parts import part
 
 _PROFILE, _ALPHA, _EXIF, _XMP, _ANIMATION = 0x20, 0x10, 0x08, 0x04, 0x02
 _PICTURES = (b"VP8 ", b"VP8L")
+_PIXELS = {*_PICTURES, b"ALPH", b"ANMF"}
 # Blending and disposal; the other bits are reserved.
 _FRAME_FLAGS = 0x03
 _FRAME_HEADER = 16
@@ -60,6 +61,9 @@ def _chunks(body: bytes) -> Iterator[Chunk]:
         kind, (length,) = part(body, position, 4), struct.unpack_from("<I", body, position + 4)
         yield kind, part(body, position + 8, length)
         position += 8 + length + length % 2
+        if length % 2 and kind in _PIXELS and body[position - 1 : position] != b"\0":
+            # libwebp reads the byte that fills up to an even number as if it were part of the picture.
+            raise UnusableImageError("its structure is damaged: a picture's padding is not zero")
 
 
 def _riff(chunks: Sequence[Chunk]) -> bytes:
