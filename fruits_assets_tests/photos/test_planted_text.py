@@ -196,6 +196,13 @@ def test_png_that_cannot_be_taken_apart_is_refused(build: Callable[[], bytes], r
     assert_refused(build(), reason)
 
 
+def test_png_of_many_pixels_that_take_little_space_is_known_to_its_end() -> None:
+    """Most of it comes out after the last byte has gone in."""
+    png = encoded(Image.new("L", (2500, 2000)), "PNG")
+    assert strip_personal_metadata(png) == png
+    assert assert_text_is_gone(png + TEXT) == png
+
+
 def test_animated_png_loses_what_lies_behind_the_pixels_of_a_frame() -> None:
     png = encoded(photo(), "PNG", save_all=True, append_images=[photo().rotate(180)])
     at = png.index(b"fdAT") - 4
@@ -243,8 +250,8 @@ def test_webp_whose_padding_says_something_is_refused() -> None:
     """libwebp takes that byte for one of the picture's, so it can neither go nor stay."""
     webp = next(
         webp
-        for size in range(20, 60)
-        if (webp := encoded(photo(size=(size, size)), "WEBP"))[16] % 2 and webp.endswith(b"\0")
+        for quality in range(100)
+        if (webp := encoded(photo(), "WEBP", lossless=True, quality=quality))[16] % 2
     )
     with pytest.raises(UnusableImageError, match="padding is not zero"):
         strip_personal_metadata(webp[:-1] + b"J")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fruits_assets.photos.formats import UnusableImageError
 from fruits_assets.photos.personal_metadata import exif, icc
-from fruits_assets.photos.personal_metadata.parts import part
+from fruits_assets.photos.personal_metadata.parts import inflated_sizes, part
 
 _MAGIC = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
@@ -37,7 +37,6 @@ _MAX_PROFILE = 64 * 1024**2
 # In 100,000ths: no chromaticity is above 1, a little more with imaginary primaries. Letters are far above.
 _MAX_CHROMATICITY = 200_000
 _MAX_PIXELS_PER_METRE = 1_000_000
-_INFLATED_AT_ONCE = 1024**2
 
 
 @dataclass(frozen=True)
@@ -274,10 +273,8 @@ def _cut(chunks: Sequence[Chunk], prefix: int, raw_size: int) -> Iterator[Chunk]
         if inflating.eof:
             return
         data = part(chunk.data, prefix, len(chunk.data) - prefix)
-        waiting = data
-        while waiting and not inflating.eof:
-            inflated += len(inflating.decompress(waiting, _INFLATED_AT_ONCE))
-            waiting = inflating.unconsumed_tail
+        for n_bytes in inflated_sizes(inflating, data):
+            inflated += n_bytes
             if inflated > raw_size:
                 raise UnusableImageError("its structure is damaged: more pixels than its header says")
         end = len(chunk.data) - len(inflating.unused_data)

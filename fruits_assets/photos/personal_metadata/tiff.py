@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from fruits_assets.photos.formats import UnusableImageError
 from fruits_assets.photos.personal_metadata import exif, icc, jpeg
-from fruits_assets.photos.personal_metadata.parts import part
+from fruits_assets.photos.personal_metadata.parts import inflated_sizes, part
 
 _BYTE, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 1, 3, 4, 5, 7, 16
 _SIZES = {
@@ -63,7 +63,6 @@ _DEFLATE = {8, 32946}
 # Those that Pillow reads, with Huffman, LZW, PackBits, LZMA and Zstandard.
 _COMPRESSIONS = {_RAW, 2, 3, 4, 5, _JPEG, *_DEFLATE, 32773, 32809, 34676, 34677, 34925, 50000}
 _MAX_SAMPLES, _MAX_TAGS, _MAX_DENOMINATOR = 8, 4096, 10_000_000
-_INFLATED_AT_ONCE = 1024**2
 
 
 @dataclass(frozen=True)
@@ -303,16 +302,17 @@ def _clean_strip(strip: bytes, compression: int, raw_size: int) -> bytes:
     if compression == _JPEG:
         return jpeg.abbreviated(strip)
     if compression in _DEFLATE:
-        return _without_tail(strip)
+        return _without_tail(strip, raw_size)
     return strip
 
 
-def _without_tail(strip: bytes) -> bytes:
+def _without_tail(strip: bytes, raw_size: int) -> bytes:
     """A zlib stream without what lies behind its end."""
-    inflating, waiting = zlib.decompressobj(), strip
-    while waiting and not inflating.eof:
-        inflating.decompress(waiting, _INFLATED_AT_ONCE)
-        waiting = inflating.unconsumed_tail
+    inflating, n_bytes = zlib.decompressobj(), 0
+    for n_more in inflated_sizes(inflating, strip):
+        n_bytes += n_more
+        if n_bytes > raw_size:
+            raise UnusableImageError("its structure is damaged: a strip of more pixels than it should have")
     return strip[: len(strip) - len(inflating.unused_data)]
 
 
