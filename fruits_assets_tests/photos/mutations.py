@@ -43,11 +43,16 @@ def outcome(content: bytes) -> str:
     """What becomes of a file: `ACCEPTED`, `REFUSED`, or which of the promises in `BAD` is broken.
 
     Stripping is tried on files that cannot be decoded, too; the pixels of those cannot be compared.
+
+    Raises:
+        MemoryError: which is a fault of the machine, unless it has plenty.
     """
     try:
         before = np.asarray(decode_rgb(content))
     except UnusableImageError:
         before = None
+    except MemoryError:
+        raise
     except Exception:
         return "wrong_exception"
     try:
@@ -55,6 +60,8 @@ def outcome(content: bytes) -> str:
         again = strip_personal_metadata(stripped)
     except UnusableImageError:
         return _refused(content)
+    except MemoryError:
+        raise
     except Exception:
         return "wrong_exception"
     if again != stripped:

@@ -197,7 +197,7 @@ def test_png_that_cannot_be_taken_apart_is_refused(build: Callable[[], bytes], r
 
 
 def test_png_of_many_pixels_that_take_little_space_is_known_to_its_end() -> None:
-    """Most of it comes out after the last byte has gone in."""
+    """It is taken in a megabyte at a time."""
     png = encoded(Image.new("L", (2500, 2000)), "PNG")
     assert strip_personal_metadata(png) == png
     assert assert_text_is_gone(png + TEXT) == png

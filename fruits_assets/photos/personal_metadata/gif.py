@@ -17,7 +17,7 @@ _CONTROL, _COMMENT, _APPLICATION = 0xF9, 0xFE, 0xFF
 _LOOPING = b"NETSCAPE2.0"
 _HAS_PALETTE, _PALETTE_BITS = 0x80, 0x07
 _TRANSPARENT, _DISPOSAL, _CONTROL_FLAGS = 0x01, 0x1C, 0x1F
-_MAX_CODE_BITS, _TABLE_SIZE = 12, 4096
+_MAX_CODE_BITS, _TABLE_SIZE, _SHORT_RUN = 12, 4096, 32
 
 
 @dataclass
@@ -163,25 +163,28 @@ def _codes(data: bytes, bits: int) -> Iterator[tuple[int, int]]:
     """Codes, each with the number of bytes up to its end.
 
     A code's width follows from how many came since the table was cleared, so a run of them is unpacked at
-    once: up to the next width, or to the next code that clears.
+    once: up to the next width, or to the next code that clears. Runs begin short, as a file of nothing but
+    codes that clear would have all behind them unpacked in vain.
     """
     clear = 1 << bits
-    position, n_entries, width = 0, clear + 1, bits + 1
+    position, n_entries, width, at_once = 0, clear + 1, bits + 1, _SHORT_RUN
     n_bits = 8 * len(data)
     while position + width <= n_bits:
-        n_codes = (1 << width) - n_entries if width < _MAX_CODE_BITS else _TABLE_SIZE
-        n_codes = min(n_codes, (n_bits - position) // width)
+        n_codes = min(at_once, (n_bits - position) // width)
+        if width < _MAX_CODE_BITS:
+            n_codes = min(n_codes, (1 << width) - n_entries)
         first, last = position // 8, -(-(position + n_codes * width) // 8)
         unpacked = np.unpackbits(np.frombuffer(data[first:last], np.uint8), bitorder="little")
         rows = unpacked[position - 8 * first :][: n_codes * width].reshape(n_codes, width)
-        codes = rows @ (1 << np.arange(width))
-        cleared = np.flatnonzero(codes == clear)
-        n_used = int(cleared[0]) + 1 if len(cleared) else n_codes
-        for i, code in enumerate(codes[:n_used].tolist()):
-            yield code, (position + (i + 1) * width + 7) // 8
-        position += n_used * width
-        if len(cleared):
-            n_entries, width = clear + 1, bits + 1
-        else:
-            n_entries += n_codes
-            width = min(width + 1, _MAX_CODE_BITS)
+        codes = (rows @ (1 << np.arange(width))).tolist()
+        if clear in codes:
+            del codes[codes.index(clear) + 1 :]
+        for code in codes:
+            position += width
+            yield code, (position + 7) // 8
+        if codes[-1] == clear:
+            n_entries, width, at_once = clear + 1, bits + 1, _SHORT_RUN
+            continue
+        n_entries, at_once = n_entries + n_codes, min(2 * at_once, _TABLE_SIZE)
+        if n_entries == 1 << width and width < _MAX_CODE_BITS:
+            width += 1
