@@ -6,11 +6,12 @@ import functools
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 # Modes of Pillow by the colour space that a profile is for (ICC.1:2022, table 19).
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-_STEPS = 9
+_STEPS = np.linspace(0, 255, 9).astype(np.uint8)
 # What a conversion changes by rounding alone; sRGB comes in many profiles.
 _NO_CHANGE = 2
 
@@ -30,14 +31,26 @@ class Profile:
         assert converted
         return converted
 
+    def of_samples(self) -> NDArray[np.uint8]:
+        """What becomes of colours from all over the profile's space, (n, 3)."""
+        axes = np.meshgrid(*[_STEPS] * len(Image.new(self.mode, (1, 1)).getbands()))
+        samples = np.stack(axes, axis=-1).reshape(_STEPS.size, -1, len(axes))
+        image = Image.fromarray(samples.squeeze(2) if len(axes) == 1 else samples, self.mode)
+        return np.asarray(self.to_srgb(image)).reshape(-1, 3)
+
     def changes(self) -> bool:
         """Whether colours become others at all."""
         if self.mode != "RGB":
             return True
-        steps = np.linspace(0, 255, _STEPS).astype(np.uint8)
-        colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(_STEPS, -1, 3)
-        converted = np.asarray(self.to_srgb(Image.fromarray(colours)))
-        return bool((np.abs(converted.astype(int) - colours) > _NO_CHANGE).any())
+        samples = np.stack(np.meshgrid(*[_STEPS] * 3), axis=-1).reshape(-1, 3)
+        return bool((np.abs(self.of_samples().astype(int) - samples) > _NO_CHANGE).any())
+
+
+def have_the_same_colours(one: Profile | None, other: Profile | None) -> bool:
+    """Whether two profiles, or none, mean the same by the same numbers."""
+    if one is None or other is None:
+        return one is other
+    return one is other or (one.mode == other.mode and bool((one.of_samples() == other.of_samples()).all()))
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fruits_assets.photos.colour import Profile, profile_of
+from fruits_assets.photos.colour import Profile, have_the_same_colours, profile_of
 from fruits_assets.photos.formats import FORMATS, MAX_PIXELS, UnusableImageError, is_heif, what_it_is
 from fruits_assets.photos.heif import heif_pixels
 from fruits_assets.photos.plausibility import refuse_claims, refuse_wrong_values, why_unidentified
@@ -19,7 +19,6 @@ DECODED_SIZE = 448
 # What a decoder cannot scale is averaged to no less than this, so that rounding twice changes nothing.
 _AVERAGED_SIZE = 2 * DECODED_SIZE
 _BAND_PIXELS = 1024 * 1024
-_PROBE_SIZE = 64
 
 _ORIENTATION_TAG = 0x0112
 # EXIF 2.32, table 4: what turns the stored pixels upright.
@@ -57,10 +56,8 @@ class Photo:
         """Whether every pixel is the same, and of the same colour."""
         if (self.width, self.height, self.picture.size) != (other.width, other.height, other.picture.size):
             return False
-        small = (_PROBE_SIZE, _PROBE_SIZE)
-        return (
-            self.picture.tobytes() == other.picture.tobytes()
-            and self.rgb(small).tobytes() == other.rgb(small).tobytes()
+        return self.picture.tobytes() == other.picture.tobytes() and have_the_same_colours(
+            self.profile, other.profile
         )
 
 

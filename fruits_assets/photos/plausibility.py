@@ -169,16 +169,16 @@ def _zeros_mean_the_end(tables: bytes) -> bool:
 def _refuse_tiff(content: bytes, tags: Mapping[int, Any]) -> None:
     if _DNG_VERSION in tags:
         raise UnusableImageError("a raw photo (DNG): export it as JPEG or TIFF")
-    if tags.get(_NEW_SUBFILE, 0) & _REDUCED and _SUB_IFDS in tags:
+    if _number(tags, _NEW_SUBFILE, 0) & _REDUCED and _SUB_IFDS in tags:
         raise UnusableImageError(
             "a raw photo, of which only a small preview could be read: export it as JPEG"
         )
-    compression = tags.get(_COMPRESSION, _NONE)
+    compression = _number(tags, _COMPRESSION, _NONE)
     if compression not in _READABLE:
         name = _OTHER_COMPRESSIONS.get(compression, f"method {compression}")
         raise UnusableImageError(f"a TIFF compressed by {name}, which cannot be read: save it with deflate")
-    bits, n_samples = max(tags.get(_BITS, (1,))), tags.get(_SAMPLES, 1)
-    is_planar = tags.get(_PLANAR, 1) == 2 and n_samples > 1
+    bits, n_samples = max(tags.get(_BITS, (1,))), _number(tags, _SAMPLES, 1)
+    is_planar = _number(tags, _PLANAR, 1) == 2 and n_samples > 1
     if bits not in {1, 2, 4, 8, 16, 32}:
         raise UnusableImageError(f"a TIFF of {bits} bits a sample: save it with 8 or 16")
     if bits > 8 and is_planar:
@@ -188,17 +188,23 @@ def _refuse_tiff(content: bytes, tags: Mapping[int, Any]) -> None:
     _refuse_missing_parts(content, tags, bits, n_samples, n_samples if is_planar else 1)
 
 
+def _number(tags: Mapping[int, Any], tag: int, default: int) -> int:
+    """A tag's value; one of a wrong type says nothing, as libtiff sees it."""
+    value = tags.get(tag, default)
+    return value if isinstance(value, int) else default
+
+
 def _refuse_missing_parts(
     content: bytes, tags: Mapping[int, Any], bits: int, n_samples: int, n_planes: int
 ) -> None:
     """Compare the strips or tiles that there are with the size that the header claims."""
     width, height = tags[_WIDTH], tags[_LENGTH]
-    compression = tags.get(_COMPRESSION, _NONE)
+    compression = _number(tags, _COMPRESSION, _NONE)
     if is_tiled := _TILE_OFFSETS in tags:
         part_width, part_height = tags[_TILE_WIDTH], tags[_TILE_LENGTH]
         offsets, counts = tags[_TILE_OFFSETS], tags[_TILE_COUNTS]
     else:
-        part_width, part_height = width, min(tags.get(_ROWS_PER_STRIP, height), height)
+        part_width, part_height = width, min(_number(tags, _ROWS_PER_STRIP, height), height)
         offsets, counts = tags[_STRIP_OFFSETS], tags.get(_STRIP_COUNTS, ())
     across, down = math.ceil(width / part_width), math.ceil(height / part_height)
     what = "tiles" if is_tiled else "strips"

@@ -12,9 +12,9 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
-from fruits_assets.photos.decoding import Photo, decode
-from fruits_assets.photos.formats import UnusableImageError, is_jpeg
-from fruits_assets.photos.personal_metadata import strip_personal_metadata
+from fruits_assets.photos.checking import checked
+from fruits_assets.photos.decoding import Photo
+from fruits_assets.photos.formats import UnusableImageError
 from fruits_assets.stages.listing import ListedFile, label_of
 
 SCHEMA = pa.schema(
@@ -85,7 +85,7 @@ def _fetched_ahead(
 
 def _checked(file: ListedFile, content: bytes) -> dict[str, Any]:
     try:
-        photo, stored = _decoded_and_stripped(content)
+        photo, stored = checked(content)
     except UnusableImageError as error:
         return {"reason": str(error)}
     return {
@@ -99,24 +99,6 @@ def _checked(file: ListedFile, content: bytes) -> dict[str, Any]:
         "stripped": stored != content,
         "thumbnail": _thumbnail(photo),
     }
-
-
-def _decoded_and_stripped(content: bytes) -> tuple[Photo, bytes]:
-    """A photo, and its file without personal metadata, which is known to be the same picture.
-
-    Raises:
-        UnusableImageError: it cannot be decoded, or not be stripped safely.
-    """
-    if is_jpeg(content):
-        # Half of the time here goes into decoding. What is stored of a JPEG are its own tables and scans,
-        # byte for byte, and nothing that lies between them: to decode both would say the same twice.
-        stored = strip_personal_metadata(content)
-        return decode(stored), stored
-    photo = decode(content)
-    stored = strip_personal_metadata(content)
-    if stored != content and not decode(stored).shows_the_same_as(photo):
-        raise UnusableImageError("without its personal metadata it would not be the same picture")
-    return photo, stored
 
 
 def _thumbnail(photo: Photo) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fruits_assets.photos.checking import checked
 from fruits_assets.photos.decoding import decode_rgb
 from fruits_assets.photos.formats import UnusableImageError
 from fruits_assets.photos.personal_metadata import strip_personal_metadata
@@ -71,9 +72,10 @@ def outcome(content: bytes) -> str:
     if before is None:
         return REFUSED
     try:
-        after = np.asarray(decode_rgb(stripped))
+        checked(content)
     except UnusableImageError:
-        return "pixels_differ"
+        return REFUSED
+    after = np.asarray(decode_rgb(stripped))
     return ACCEPTED if np.array_equal(before, after) else "pixels_differ"
 
 

@@ -18,4 +18,4 @@ def test_damaged_photo_is_refused_or_keeps_its_pixels(name: str) -> None:
     choose = random.Random(name)
     for number in range(N_MUTATIONS):
         damaged = mutated(content, choose)
-        assert outcome(damaged) not in BAD, f"mutation {number}: {damaged.hex()}"
+        assert outcome(damaged) not in BAD, f"mutation {number}"
