@@ -28,6 +28,12 @@ class HevcConfiguration(NamedTuple):
     parameter_sets: tuple[bytes, ...]
 
 
+class Size(NamedTuple):
+    width: int
+    height: int
+    bit_depth: int = 8
+
+
 class _Unit(NamedTuple):
     kind: int
     content: memoryview
@@ -76,8 +82,8 @@ def hevc_picture(extents: tuple[memoryview, ...], length_bytes: int) -> bytes:
     return b"".join(kept)
 
 
-def hevc_sizes(parameter_sets: tuple[bytes, ...]) -> Iterator[tuple[int, int]]:
-    """Width and height of the pictures that a decoder makes room for."""
+def hevc_sizes(parameter_sets: tuple[bytes, ...]) -> Iterator[Size]:
+    """How large the pictures are that a decoder makes room for."""
     for unit in parameter_sets:
         if unit[0] >> 1 & 63 == _HEVC_SPS:
             yield _hevc_size(unit)
@@ -113,11 +119,12 @@ def av1_picture(extents: tuple[memoryview, ...]) -> bytes:
     return b"".join(unit.content for unit in units)
 
 
-def av1_sizes(extents: tuple[memoryview, ...]) -> Iterator[tuple[int, int]]:
-    """Width and height of the largest frames that a decoder makes room for."""
+def av1_sizes(extents: tuple[memoryview, ...], configuration: memoryview) -> Iterator[Size]:
+    """How large the frames are that a decoder makes room for; their depth is that of the `av1C` box."""
+    has_high_bit_depth = bool(configuration[2] & 0x40)
     for kind, _, payload in _av1_units(_joined(extents)):
         if kind == _AV1_SEQUENCE:
-            yield _av1_size(payload)
+            yield Size(*_av1_size(payload), bit_depth=10 if has_high_bit_depth else 8)
 
 
 def _joined(extents: tuple[memoryview, ...]) -> memoryview:
@@ -188,8 +195,8 @@ _SIZE_IS_WITHIN = 512
 """Bytes of a header in front of its size, at the most."""
 
 
-def _hevc_size(unit: bytes) -> tuple[int, int]:
-    """H.265, 7.3.2.2.1 and 7.3.3, up to the size in luma samples."""
+def _hevc_size(unit: bytes) -> Size:
+    """H.265, 7.3.2.2.1 and 7.3.3, up to the bit depths; the size is that of luma, before cropping."""
     bits = _Bits(unit[2:_SIZE_IS_WITHIN].replace(b"\0\0\3", b"\0\0"))
     bits.u(4)
     n_sub_layers = bits.u(3)
@@ -203,7 +210,11 @@ def _hevc_size(unit: bytes) -> tuple[int, int]:
     bits.ue()
     if bits.ue() == 3:
         bits.u(1)
-    return bits.ue(), bits.ue()
+    width, height = bits.ue(), bits.ue()
+    if bits.u(1):  # conformance window
+        for _ in range(4):
+            bits.ue()
+    return Size(width, height, 8 + max(bits.ue(), bits.ue()))
 
 
 def _av1_size(header: memoryview) -> tuple[int, int]:

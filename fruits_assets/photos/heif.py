@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import AvifImagePlugin, ExifTags, Image
 
 from fruits_assets.photos.coded_pictures import (
+    Size,
     av1_sizes,
     hevc_configuration,
     hevc_parameters_within,
@@ -26,11 +27,12 @@ from fruits_assets.photos.heif_items import ALPHA_KINDS, CODED_KINDS, HeifItems,
 from fruits_assets.photos.heif_repacking import repacked
 from fruits_assets.photos.iso_boxes import Reader
 
-# Decoding takes up to 12 bytes a pixel on top of the file, with alpha 16 (measured: AVIF by Pillow; HEIC
-# takes 5 to 10). That is 600 MB at most: a worker that weighs 200 MB stays below 900 MB. Phones reach 48.8
-# million pixels.
-MAX_HEIF_PIXELS = 50_000_000
-MAX_HEIF_PIXELS_WITH_ALPHA = 37_500_000
+# A worker that weighs 200 MB is to stay below 900 MB. Measured on top of that, per pixel: 5 to 10 bytes for
+# HEIC and 12 for AVIF (by Pillow), which makes 610 MB at most; 16 with alpha, or where more than 8 bits are
+# coded in anything larger than small tiles. Phones reach 8192 x 6144; cameras 33 million pixels of 10 bits.
+MAX_HEIF_PIXELS = 51_000_000
+MAX_COSTLY_HEIF_PIXELS = 37_500_000
+_SMALL_TILE = 1024 * 1024
 # What is decoded for a picture at the limit that is a grid of tiles with an alpha plane of the same make:
 # four times its pixels, and a part of the tiles lies outside of it.
 _MAX_DECODED_PIXELS = 5 * MAX_HEIF_PIXELS
@@ -143,17 +145,21 @@ def _av1_pixels(content: bytes) -> HeifPixels:
 def _checked_pictures(file: HeifItems) -> tuple[int, ...]:
     """The pictures that are decoded, after a look at how large they are said to be, wherever it is said."""
     shown = file.shown_pictures()
-    has_alpha = any(file.auxiliary_kind(number) in ALPHA_KINDS for number in shown)
-    limit = MAX_HEIF_PIXELS_WITH_ALPHA if has_alpha else MAX_HEIF_PIXELS
+    sizes = {number: list(_sizes(file, number)) for number in shown}
+    is_costly = any(file.auxiliary_kind(number) in ALPHA_KINDS for number in shown) or any(
+        size.bit_depth > 8 and size.width * size.height > _SMALL_TILE
+        for found in sizes.values()
+        for size in found
+    )
+    limit = MAX_COSTLY_HEIF_PIXELS if is_costly else MAX_HEIF_PIXELS
     areas: dict[int, int] = {}
-    for number in shown:
-        sizes = list(_sizes(file, number))
-        if not sizes:
+    for number, found in sizes.items():
+        if not found:
             raise UnusableImageError(f"damaged image: picture {number} has no size")
-        for width, height in sizes:
-            if width * height > limit:
-                raise UnusableImageError(f"{width} x {height} pixels, more than {limit:,}")
-        areas[number] = max(width * height for width, height in sizes)
+        largest = max(found, key=lambda size: size.width * size.height)
+        areas[number] = largest.width * largest.height
+        if areas[number] > limit:
+            raise UnusableImageError(f"{largest.width} x {largest.height} pixels, more than {limit:,}")
 
     decoded: dict[int, int] = {}
 
@@ -169,7 +175,7 @@ def _checked_pictures(file: HeifItems) -> tuple[int, ...]:
     return shown
 
 
-def _sizes(file: HeifItems, number: int) -> Iterator[tuple[int, int]]:
+def _sizes(file: HeifItems, number: int) -> Iterator[Size]:
     """Every size that the file states for a picture: decoders make room for one or the other."""
     kind = file.items[number].kind
     length_bytes = 4
@@ -177,18 +183,18 @@ def _sizes(file: HeifItems, number: int) -> Iterator[tuple[int, int]]:
         if box.kind == b"ispe":
             reader = box.reader()
             reader.take(4)
-            yield reader.number(4), reader.number(4)
+            yield Size(reader.number(4), reader.number(4))
         elif box.kind == b"hvcC":
             configuration = hevc_configuration(box.payload)
             length_bytes = configuration.length_bytes
             yield from hevc_sizes(configuration.parameter_sets)
+        elif box.kind == b"av1C":
+            yield from av1_sizes(file.extents(number), box.payload)
     if kind == b"hvc1":
         yield from hevc_sizes(hevc_parameters_within(file.extents(number), length_bytes))
-    elif kind == b"av01":
-        yield from av1_sizes(file.extents(number))
     elif kind in (b"grid", b"iovl"):
         reader = Reader(memoryview(b"".join(file.extents(number))), f"item {number}")
         _, flags = reader.number(1), reader.number(1)
         reader.take(2 if kind == b"grid" else 8)
         n_bytes = 4 if flags & 1 else 2
-        yield reader.number(n_bytes), reader.number(n_bytes)
+        yield Size(reader.number(n_bytes), reader.number(n_bytes))

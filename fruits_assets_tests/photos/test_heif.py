@@ -219,14 +219,14 @@ def with_size(picture: hevc_pictures.HevcPicture, width: int, height: int) -> he
 def too_large_files() -> dict[str, bytes]:
     picture = coded_photo(photo_pixels((64, 64)))
     configuration = Property(box(b"hvcC", picture.configuration()), is_essential=True)
-    by_property = Item(b"hvc1", picture.slice_units, [configuration, ispe(10_000, 5_001)])
-    by_parameters = coded_item(with_size(picture, 9_984, 5_024))
+    by_property = Item(b"hvc1", picture.slice_units, [configuration, ispe(10_000, 5_101)])
+    by_parameters = coded_item(with_size(picture, 9_984, 5_120))
     by_parameters.properties[1] = ispe(64, 64)
     within = coded_item(picture)
-    unit = with_size(picture, 9_984, 5_024).parameter_sets[1][1]
+    unit = with_size(picture, 9_984, 5_120).parameter_sets[1][1]
     within.content = hevc_pictures.with_length(unit) + within.content
     tile = coded_item(picture)
-    grid = grid_item((1, 1), (10_000, 5_001), [2])
+    grid = grid_item((1, 1), (10_000, 5_101), [2])
     grid.properties = [ispe(64, 64)]
     return {
         "stated by its property": heif_file([by_property]),
@@ -244,7 +244,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
         pytest.fail("decoded")
 
     monkeypatch.setattr(heif, "_hevc_pixels", decoded)
-    with pytest.raises(UnusableImageError, match="pixels, more than 50,000,000"):
+    with pytest.raises(UnusableImageError, match="pixels, more than 51,000,000"):
         heif_pixels(too_large_files()[name])
 
 
@@ -263,15 +263,31 @@ def test_size_of_av1_frames_is_read_from_their_header(is_animation: bool, size: 
     photo = photo_pixels(size)
     more = {"save_all": True, "append_images": [Image.fromarray(photo)]} if is_animation else {}
     file = parse_heif(avif(photo, **more))
-    assert set(av1_sizes(file.extents(file.primary))) == {size}
+    (configuration,) = (p.payload for p in file.properties_of(file.primary) if p.kind == b"av1C")
+    assert {found[:2] for found in av1_sizes(file.extents(file.primary), configuration)} == {size}
 
 
 def test_limit_is_lower_with_alpha(monkeypatch: pytest.MonkeyPatch) -> None:
     rgba = np.dstack([photo_pixels((64, 64)), np.zeros((64, 64), np.uint8)])
-    monkeypatch.setattr(heif, "MAX_HEIF_PIXELS_WITH_ALPHA", 4095)
+    monkeypatch.setattr(heif, "MAX_COSTLY_HEIF_PIXELS", 4095)
     heif_pixels(avif(rgba[..., :3]))
     with pytest.raises(UnusableImageError, match="64 x 64 pixels, more than 4,095"):
         heif_pixels(avif(rgba))
+
+
+def test_limit_is_lower_where_more_than_8_bits_are_coded_in_large_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def of_10_bits(width: int, height: int) -> Item:
+        return coded_item(hevc_picture(np.zeros((height, width), np.uint16), bit_depth=10), colr_nclx())
+
+    monkeypatch.setattr(heif, "MAX_COSTLY_HEIF_PIXELS", 6000)
+    monkeypatch.setattr(heif, "_SMALL_TILE", 4096)
+    tiles = [of_10_bits(64, 64), of_10_bits(64, 64)]
+    heif_pixels(heif_file([grid_item((1, 2), (128, 64), [2, 3]), *tiles]))
+    heif_pixels(heif_file([coded_item(coded_photo(photo_pixels((96, 64))), colr_nclx())]))
+    with pytest.raises(UnusableImageError, match="96 x 64 pixels, more than 6,000"):
+        heif_pixels(heif_file([of_10_bits(96, 64)]))
 
 
 def test_a_few_tiles_that_are_decoded_time_and_again_are_refused() -> None:
