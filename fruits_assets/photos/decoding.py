@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fruits_assets.photos.colour import Profile, have_the_same_colours, profile_of
 from fruits_assets.photos.formats import FORMATS, MAX_PIXELS, UnusableImageError, is_heif, what_it_is
-from fruits_assets.photos.heif import heif_pixels
+from fruits_assets.photos.heif.decoding import heif_pixels
 from fruits_assets.photos.plausibility import refuse_claims, refuse_wrong_values, why_unidentified
 
 # Twice the 224 of the network's input: its resize then averages as it would have done over all pixels.

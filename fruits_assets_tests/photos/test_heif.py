@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import AvifImagePlugin, Image, ImageOps
 
-from fruits_assets.photos import heif
-from fruits_assets.photos.coded_pictures import av1_sizes
 from fruits_assets.photos.formats import UnusableImageError
-from fruits_assets.photos.heif import heif_pixels
-from fruits_assets.photos.heif_items import parse_heif
+from fruits_assets.photos.heif import decoding
+from fruits_assets.photos.heif.coded_pictures import av1_sizes
+from fruits_assets.photos.heif.decoding import heif_pixels
+from fruits_assets.photos.heif.items import parse_heif
 from fruits_assets_tests.photos import hevc_pictures
 from fruits_assets_tests.photos.heic_files import (
     ALPHA,
@@ -243,7 +243,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
     def decoded(*_: object) -> None:
         pytest.fail("decoded")
 
-    monkeypatch.setattr(heif, "_hevc_pixels", decoded)
+    monkeypatch.setattr(decoding, "_hevc_pixels", decoded)
     with pytest.raises(UnusableImageError, match="pixels, more than 51,000,000"):
         heif_pixels(too_large_files()[name])
 
@@ -252,7 +252,7 @@ def test_size_of_an_avif_picture_is_read_from_its_frames_too(monkeypatch: pytest
     content = avif(photo_pixels((300, 200)))
     size = struct.pack(">II", 300, 200)
     assert content.count(size) == 1
-    monkeypatch.setattr(heif, "MAX_HEIF_PIXELS", 59_999)
+    monkeypatch.setattr(decoding, "MAX_HEIF_PIXELS", 59_999)
     with pytest.raises(UnusableImageError, match="300 x 200 pixels"):
         heif_pixels(content.replace(size, struct.pack(">II", 30, 20)))
 
@@ -269,7 +269,7 @@ def test_size_of_av1_frames_is_read_from_their_header(is_animation: bool, size: 
 
 def test_limit_is_lower_with_alpha(monkeypatch: pytest.MonkeyPatch) -> None:
     rgba = np.dstack([photo_pixels((64, 64)), np.zeros((64, 64), np.uint8)])
-    monkeypatch.setattr(heif, "MAX_COSTLY_HEIF_PIXELS", 4095)
+    monkeypatch.setattr(decoding, "MAX_COSTLY_HEIF_PIXELS", 4095)
     heif_pixels(avif(rgba[..., :3]))
     with pytest.raises(UnusableImageError, match="64 x 64 pixels, more than 4,095"):
         heif_pixels(avif(rgba))
@@ -281,8 +281,8 @@ def test_limit_is_lower_where_more_than_8_bits_are_coded_in_large_pictures(
     def of_10_bits(width: int, height: int) -> Item:
         return coded_item(hevc_picture(np.zeros((height, width), np.uint16), bit_depth=10), colr_nclx())
 
-    monkeypatch.setattr(heif, "MAX_COSTLY_HEIF_PIXELS", 6000)
-    monkeypatch.setattr(heif, "_SMALL_TILE", 4096)
+    monkeypatch.setattr(decoding, "MAX_COSTLY_HEIF_PIXELS", 6000)
+    monkeypatch.setattr(decoding, "_SMALL_TILE", 4096)
     tiles = [of_10_bits(64, 64), of_10_bits(64, 64)]
     heif_pixels(heif_file([grid_item((1, 2), (128, 64), [2, 3]), *tiles]))
     heif_pixels(heif_file([coded_item(coded_photo(photo_pixels((96, 64))), colr_nclx())]))

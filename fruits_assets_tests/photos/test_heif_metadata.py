@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fruits_assets.photos.formats import UnusableImageError
-from fruits_assets.photos.heif import heif_pixels
-from fruits_assets.photos.heif_items import parse_heif
-from fruits_assets.photos.iso_boxes import boxes
+from fruits_assets.photos.heif.boxes import boxes
+from fruits_assets.photos.heif.decoding import heif_pixels
+from fruits_assets.photos.heif.items import parse_heif
 from fruits_assets.photos.personal_metadata import icc
 from fruits_assets.photos.personal_metadata.heif import stripped
+from fruits_assets_tests.photos import profiles
 from fruits_assets_tests.photos.heic_files import (
     ALPHA,
     DEPTH,
@@ -46,7 +47,7 @@ from fruits_assets_tests.photos.hevc_pictures import hevc_picture, sei_unit, wit
 from fruits_assets_tests.photos.test_heif import avif, damaged, files_of_all_kinds
 
 SECRET = b"SECRET"
-ICC = b"an ICC profile" * 20
+ICC = icc.neutral(profiles.display_p3()) or b""
 MAKER, ORIENTATION = 0x010F, 0x0112
 
 
@@ -350,9 +351,14 @@ def test_tiles_that_share_their_bytes_share_them_still() -> None:
     assert result.count(tiles[0].content) == 1
 
 
+def neutral_grey(number: int) -> bytes:
+    return icc.neutral(profiles.grey(1 + number / 50)) or b""
+
+
 def test_many_properties_take_two_bytes_each_to_name() -> None:
     sizes = [
-        coded_item(coded_photo(photo_pixels((64, 64), seed)), colr_icc(b"%d" % seed)) for seed in range(66)
+        coded_item(coded_photo(photo_pixels((64, 64), seed)), colr_icc(neutral_grey(seed)))
+        for seed in range(66)
     ]
     turned = [
         coded_item(coded_photo(photo_pixels((64, 64), i)), clap(64, 64, (0, 1), (0, i))) for i in range(1, 67)

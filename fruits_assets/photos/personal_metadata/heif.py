@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fruits_assets.photos.heif_repacking import repacked
+from fruits_assets.photos.heif.repacking import repacked
 from fruits_assets.photos.personal_metadata import icc
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fruits_assets.photos.formats import UnusableImageError
-from fruits_assets.photos.iso_boxes import Reader
+from fruits_assets.photos.heif.boxes import Reader
 
 # ITU-T H.265, table 7-1.
 _HEVC_SLICES = {*range(10), *range(16, 22)}

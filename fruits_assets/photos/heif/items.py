@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from fruits_assets.photos.formats import UnusableImageError
-from fruits_assets.photos.iso_boxes import (
+from fruits_assets.photos.heif.boxes import (
     Box,
     Reader,
     boxes,
@@ -171,11 +171,6 @@ class HeifItems:
             raise UnusableImageError(
                 f"damaged image: picture {min(made_of)} is made of itself, or too deeply nested"
             )
-
-
-def is_heif(content: bytes) -> bool:
-    """Whether a file is built of boxes at all, as HEIC, HEIF, AVIF and videos are."""
-    return content[4:8] == b"ftyp"
 
 
 def parse_heif(content: bytes) -> HeifItems:

@@ -15,17 +15,17 @@ import pi_heif
 from numpy.typing import NDArray
 from PIL import AvifImagePlugin, ExifTags, Image
 
-from fruits_assets.photos.coded_pictures import (
+from fruits_assets.photos.formats import UnusableImageError
+from fruits_assets.photos.heif.boxes import Reader
+from fruits_assets.photos.heif.coded_pictures import (
     Size,
     av1_sizes,
     hevc_configuration,
     hevc_parameters_within,
     hevc_sizes,
 )
-from fruits_assets.photos.formats import UnusableImageError
-from fruits_assets.photos.heif_items import ALPHA_KINDS, CODED_KINDS, HeifItems, parse_heif
-from fruits_assets.photos.heif_repacking import repacked
-from fruits_assets.photos.iso_boxes import Reader
+from fruits_assets.photos.heif.items import ALPHA_KINDS, CODED_KINDS, HeifItems, parse_heif
+from fruits_assets.photos.heif.repacking import repacked
 
 # A worker that weighs 200 MB is to stay below 900 MB. Measured on top of that, per pixel: 5 to 10 bytes for
 # HEIC and 12 for AVIF (by Pillow), which makes 610 MB at most; 16 with alpha, or where more than 8 bits are

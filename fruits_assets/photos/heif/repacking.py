@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fruits_assets.photos.coded_pictures import (
+from fruits_assets.photos.formats import UnusableImageError
+from fruits_assets.photos.heif.boxes import Box, Reader
+from fruits_assets.photos.heif.coded_pictures import (
     av1_configuration,
     av1_picture,
     hevc_configuration,
     hevc_picture,
 )
-from fruits_assets.photos.formats import UnusableImageError
-from fruits_assets.photos.heif_items import HeifItems, parse_heif
-from fruits_assets.photos.iso_boxes import Box, Reader
+from fruits_assets.photos.heif.items import HeifItems, parse_heif
 
 # HEIF (ISO/IEC 23008-12) annex B and AVIF section 8: brands that say what a decoder of a still picture needs.
 _STILL_BRANDS = (b"mif1", b"miaf", b"heic", b"heix", b"heim", b"heis", b"avif", b"MA1B", b"MA1A")
