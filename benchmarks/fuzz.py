@@ -127,12 +127,16 @@ def main() -> None:
                 (arguments.keep / name).write_bytes(damaged(kind, arguments.seed, number))
     child.stop()
     rows = [
-        (kind, [*(f"{of_kind[column]:,}" for column in COLUMNS), f"{seconds[kind]:.1f}"])
-        for kind, of_kind in counts.items()
+        (
+            kind,
+            [
+                *(f"{n:,}" for n in (c[ACCEPTED], c[REFUSED], sum(c[bad] for bad in ALL_BAD))),
+                f"{seconds[kind]:.1f}",
+            ],
+        )
+        for kind, c in counts.items()
     ]
-    print(
-        "\n" + table("made from", [*(column.replace("_", " ") for column in COLUMNS), "seconds"], rows) + "\n"
-    )
+    print("\n" + table("made from", [ACCEPTED, REFUSED, "bad", "seconds"], rows) + "\n")
     total = sum(counts.values(), Counter[str]())
     figures = {
         "inputs": arguments.inputs,
