@@ -101,3 +101,74 @@ ORDINARY: dict[str, Callable[[], bytes]] = {
     "interlaced gif": lambda: encoded(photo("P"), "GIF", interlace=1, transparency=3),
     "agif": lambda: encoded(photo(), "GIF", save_all=True, append_images=[photo().rotate(180)], loop=0),
 }
+
+
+def personal_exif() -> Image.Exif:
+    exif = turned_exif(6)
+    exif[0x010F] = "JaneDoe's camera"
+    exif.get_ifd(0x8825)[29] = "2026:01:02"
+    return exif
+
+
+_XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="8" dc:creator="JaneDoe"/></x:xmpmeta>'
+_JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0" + _XMP
+
+
+def bmp_with_profile(profile: bytes) -> bytes:
+    bmp = encoded(photo(), "BMP")
+    pixels = bmp[54:]
+    header = struct.pack("<I", 124) + bmp[18:54] + bytes(16) + b"DEBM" + bytes(48)
+    header += struct.pack("<IIII", 4, 124 + len(pixels), len(profile), 0)
+    start = 14 + 124
+    size = start + len(pixels) + len(profile)
+    return b"BM" + struct.pack("<IHHI", size, 0, 0, start) + header + pixels + profile
+
+
+# With something personal wherever the format has a place for it.
+PERSONAL: dict[str, Callable[[], bytes]] = {
+    "jpeg of a camera": lambda: jpeg_with(
+        segment(COM, b"JaneDoe"),
+        segment(APP1, _JPEG_XMP),
+        jpeg=encoded(photo(), "JPEG", exif=personal_exif(), icc_profile=profiles.display_p3()),
+    ),
+    "jpeg with XMP": lambda: jpeg_with(segment(APP1, _JPEG_XMP), segment(APP14, b"Adobe\0\x64\0\0\0\0\1")),
+    "multi-picture jpeg": lambda: encoded(photo(), "MPO", save_all=True, append_images=[photo().rotate(180)]),
+    "png of a screen": lambda: png_with(
+        chunk(b"tEXt", b"Author\0JaneDoe"),
+        chunk(b"pHYs", b"\0\0\x0b\x13\0\0\x0b\x13\1"),
+        chunk(b"gAMA", b"\0\0\xb1\x8f"),
+        chunk(b"tRNS", b"\0\1\0\2\0\3"),
+        png=encoded(photo(), "PNG", exif=personal_exif(), icc_profile=profiles.display_p3(2)),
+    ),
+    "png with XMP": lambda: (
+        encoded(photo("L"), "PNG")[:-12]
+        + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + _XMP)
+        + chunk(b"IEND", b"")
+    ),
+    "personal webp": lambda: encoded(
+        photo("RGBA"), "WEBP", exif=personal_exif(), xmp=_XMP, icc_profile=profiles.display_p3()
+    ),
+    "personal awebp": lambda: encoded(
+        photo(), "WEBP", save_all=True, append_images=[photo().rotate(180)], exif=personal_exif(), xmp=_XMP
+    ),
+    "personal tiff": lambda: encoded(
+        photo(),
+        "TIFF",
+        save_all=True,
+        append_images=[photo("L")],
+        tiffinfo={315: "JaneDoe", 700: _XMP},
+        icc_profile=profiles.display_p3(),
+    ),
+    "personal tiff of strips": lambda: encoded(
+        photo(size=(300, 300)),
+        "TIFF",
+        compression="tiff_adobe_deflate",
+        strip_size=9000,
+        tiffinfo={274: 6, 315: "JaneDoe"},
+        dpi=(72, 72),
+    ),
+    "personal gif": lambda: encoded(
+        photo(), "GIF", save_all=True, append_images=[photo().rotate(180)], loop=3, comment=b"JaneDoe"
+    ),
+    "bmp with a profile": lambda: bmp_with_profile(profiles.display_p3()),
+}

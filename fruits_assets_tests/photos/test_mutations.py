@@ -5,15 +5,16 @@ import random
 import pytest
 
 from fruits_assets_tests.photos.mutations import ACCEPTED, BAD, mutated, outcome
-from fruits_assets_tests.photos.photo_files import ORDINARY
+from fruits_assets_tests.photos.photo_files import ORDINARY, PERSONAL
 
+PHOTOS = ORDINARY | PERSONAL
 N_MUTATIONS = 40
 
 
-@pytest.mark.parametrize("name", ORDINARY)
+@pytest.mark.parametrize("name", PHOTOS)
 @pytest.mark.filterwarnings("ignore")  # Pillow complains of what it is shown
 def test_damaged_photo_is_refused_or_keeps_its_pixels(name: str) -> None:
-    content = ORDINARY[name]()
+    content = PHOTOS[name]()
     assert outcome(content) == ACCEPTED
     choose = random.Random(name)
     for number in range(N_MUTATIONS):

@@ -135,32 +135,28 @@ def _lzw_length(data: bytes, bits: int, n_pixels: int) -> int:
         raise UnusableImageError("its structure is damaged: a frame without pixels")
     clear, end = 1 << bits, (1 << bits) + 1
     lengths, last, n_seen, complete_at = [1] * clear + [0, 0], 0, 0, 0
-    for code, behind in _codes(data, bits):
-        if complete_at:
-            return behind if code == end else complete_at
-        if code == clear:
-            lengths, last = [1] * clear + [0, 0], 0
-            continue
-        if code < len(lengths):
-            length = lengths[code]
-        elif code == len(lengths) and last:
-            length = last + 1
-        else:
-            length = 0
-        if not length:
-            raise UnusableImageError("its structure is damaged: pixels of a frame")
-        if last and len(lengths) < _TABLE_SIZE:
-            lengths.append(last + 1)
-        last = length
-        n_seen += length
-        complete_at = behind if n_seen >= n_pixels else 0
+    for codes, start, width in _runs(data, bits):
+        for i, code in enumerate(codes, start=1):
+            if complete_at:
+                return (start + i * width + 7) // 8 if code == end else complete_at
+            if code == clear:
+                lengths, last = [1] * clear + [0, 0], 0
+                continue
+            if last and len(lengths) < _TABLE_SIZE:
+                lengths.append(last + 1)  # a code may be the one that its own reading defines
+            last = lengths[code] if code < len(lengths) else 0
+            if not last:
+                raise UnusableImageError("its structure is damaged: pixels of a frame")
+            n_seen += last
+            if n_seen >= n_pixels:
+                complete_at = (start + i * width + 7) // 8
     if not complete_at:
         raise UnusableImageError("its structure is damaged: fewer pixels than a frame has")
     return complete_at
 
 
-def _codes(data: bytes, bits: int) -> Iterator[tuple[int, int]]:
-    """Codes, each with the number of bytes up to its end.
+def _runs(data: bytes, bits: int) -> Iterator[tuple[list[int], int, int]]:
+    """Codes of the same width, with the bit where they begin, and the width.
 
     A code's width follows from how many came since the table was cleared, so a run of them is unpacked at
     once: up to the next width, or to the next code that clears. Runs begin short, as a file of nothing but
@@ -179,9 +175,8 @@ def _codes(data: bytes, bits: int) -> Iterator[tuple[int, int]]:
         codes = (rows @ (1 << np.arange(width))).tolist()
         if clear in codes:
             del codes[codes.index(clear) + 1 :]
-        for code in codes:
-            position += width
-            yield code, (position + 7) // 8
+        yield codes, position, width
+        position += len(codes) * width
         if codes[-1] == clear:
             n_entries, width, at_once = clear + 1, bits + 1, _SHORT_RUN
             continue

@@ -271,7 +271,7 @@ def _cut(chunks: Sequence[Chunk], prefix: int, raw_size: int) -> Iterator[Chunk]
     inflating, inflated = zlib.decompressobj(), 0
     for chunk in chunks:
         if inflating.eof:
-            return
+            break
         data = part(chunk.data, prefix, len(chunk.data) - prefix)
         for n_bytes in inflated_sizes(inflating, data):
             inflated += n_bytes
