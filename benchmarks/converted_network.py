@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import matplotlib
+
 from fruits_assets.mobilenet.conversion_cache import converted
 from fruits_assets.mobilenet.extractor import FLATBUFFER
 from fruits_assets.mobilenet.weights import identity
@@ -29,6 +31,8 @@ def convert_for_runs(weights: str, scratch: Path) -> ConvertedNetwork:
         WeightsError, ConversionError: see `convert.convert`.
     """
     folder, variables = scratch / "network", {"XDG_CACHE_HOME": str(scratch / "cache")}
+    # Matplotlib would look there as well, and take seconds to list the fonts again.
+    variables["MPLCONFIGDIR"] = matplotlib.get_cachedir()
     folder.mkdir()
     print("converting the network", flush=True)
     started = time.monotonic()

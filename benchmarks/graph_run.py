@@ -60,7 +60,7 @@ def run_graph(n_images: int, weights: str, seed: int, scratch: Path) -> GraphRun
 def run_graph_over(
     images: Path, n_images: int, weights: str, scratch: Path, variables: Mapping[str, str] | None = None
 ) -> GraphRun:
-    """Run the job over images that are there; `lake` and `dagster_home` in `scratch` are what their names say.
+    """Run the job over images that are there, with `lake` and `dagster_home` in `scratch`.
 
     Args:
         variables: of the environment, beside or instead of those of this process.
