@@ -1,7 +1,7 @@
 """The same photos from files to CSV by this project, a plain Keras script, Daft and Ray Data.
 
-Each in a fresh process, one after the other, with the same weights. See README.md beside this file; the scripts
-are in `peers/`. They need packages of their own:
+Each in a fresh process, one after the other, with the same weights. See README.md beside this file; the
+scripts are in `peers/`. They need packages of their own:
 
     .venv/bin/pip install --constraint constraints.txt --editable '.[peers]'
 """
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.csv
+import pyarrow.parquet as pq
 from converted_network import ConvertedNetwork, convert_for_runs
 from graph_run import run_graph_over
 from measuring import cell, scratch_folder, table, write_images
@@ -84,7 +85,7 @@ def missing_packages() -> list[str]:
 
 
 def save_demo_weights(file: Path) -> None:
-    """Write the bundled weights as Keras has them, the one file that all contenders load or have converted."""
+    """Write the bundled weights as a file of Keras: all contenders load it or what it is converted to."""
     # TensorFlow looks for a GPU before it reads its log level.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     weights.load(weights.DEMO).model.save_weights(file)
@@ -96,11 +97,11 @@ def run_ours(images: Path, n_images: int, keras_weights: Path, network: Converte
     scratch.mkdir()
     with watched_together() as together:
         run_graph_over(images, n_images, str(keras_weights), scratch, network.variables)
-    model = Lake(root=str(scratch / "lake")).current("pca_model")
+    components = pq.read_table(list(Lake(root=str(scratch / "lake")).current("pca_model").table.uris))
     return Outcome(
         together,
         photos_of(scratch / "lake" / "pca_features_csv" / "results.csv"),
-        model.facts["explained_variance_ratio"],
+        components.sort_by("component")["explained_variance_ratio"].to_pylist(),
     )
 
 
