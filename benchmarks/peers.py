@@ -61,6 +61,9 @@ _ENVIRONMENT = {
     "DAFT_ANALYTICS_ENABLED": "0",
     "SCARF_NO_ANALYTICS": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # On Linux, Ray takes 127.0.0.1 for "this machine's address" and listens on all unless it is told that
+    # there is no cluster; the name is what it is.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Daft's processes unpickle what the scripts import of one another.
     "PYTHONPATH": os.pathsep.join([str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
 }

@@ -11,7 +11,10 @@ import ray
 
 @contextmanager
 def local_ray() -> Iterator[None]:
-    """Start Ray, reachable from this machine only and with nothing that nobody looks at; end it."""
+    """Start Ray without what nobody looks at, and end it.
+
+    It is reachable from this machine only, given RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 from the start.
+    """
     with tempfile.TemporaryDirectory(prefix="ray_") as folder:
         ray.init(
             address="local",
