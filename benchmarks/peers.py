@@ -227,7 +227,7 @@ def for_people(figures: Mapping[str, Any]) -> str:
         "n_rows": "d",
         "max_difference": ".1e",
     }
-    columns = ["s", "images/s", "our s / s", "peak MB", "CPU s", "elsewhere", "rows", "difference"]
+    columns = ["s", "images/s", "ours/theirs", "peak MB", "CPU s", "elsewhere", "rows", "difference"]
     rows = [
         (name, [cell(found[figure], form) for figure, form in forms.items()])
         for name, found in figures["contenders"].items()
@@ -280,7 +280,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the images (0)")
     arguments = parser.parse_args()
     if missing := missing_packages():
-        sys.exit(f"Not installed: {', '.join(missing)}. {Path(sys.executable).parent}/{INSTALL}")
+        sys.exit(f"Not installed: {', '.join(missing)}; `{Path(sys.executable).parent}/{INSTALL}` does it.")
 
     kind = "images" if arguments.images else "photos"
     with scratch_folder() as scratch:
