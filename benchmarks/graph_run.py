@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +52,23 @@ def run_graph(n_images: int, weights: str, seed: int, scratch: Path) -> GraphRun
     Raises:
         GraphRunError: the job failed.
     """
-    images, home, log = scratch / "images", scratch / "dagster_home", scratch / "job.log"
     print(f"writing {n_images:,} images", flush=True)
-    write_images(images, n_images, seed)
+    write_images(scratch / "images", n_images, seed)
+    return run_graph_over(scratch / "images", n_images, weights, scratch)
+
+
+def run_graph_over(
+    images: Path, n_images: int, weights: str, scratch: Path, variables: Mapping[str, str] | None = None
+) -> GraphRun:
+    """Run the job over images that are there, with `lake` and `dagster_home` in `scratch`.
+
+    Args:
+        variables: of the environment, beside or instead of those of this process.
+
+    Raises:
+        GraphRunError: the job failed.
+    """
+    home, log = scratch / "dagster_home", scratch / "job.log"
     home.mkdir()
     shutil.copy(_REPOSITORY / ".dagster_home" / "dagster.yaml", home)  # the settings of `make run`
     command = [sys.executable, "-m", "dagster", "job", "execute"]
@@ -67,6 +81,7 @@ def run_graph(n_images: int, weights: str, seed: int, scratch: Path) -> GraphRun
         "FRUITS_LAKE": str(scratch / "lake"),
         "FRUITS_SPARK": "local",
         "FRUITS_WEIGHTS": weights,
+        **(variables or {}),
     }
     print(f"running the graph over {n_images:,} images", flush=True)
     started = last_beat = time.monotonic()
