@@ -10,7 +10,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fruits_assets.photos.colour import Profile, have_the_same_colours, profile_of
-from fruits_assets.photos.formats import FORMATS, MAX_PIXELS, UnusableImageError, is_heif, what_it_is
+from fruits_assets.photos.formats import (
+    FORMATS,
+    MAX_PIXELS_OF_JPEG,
+    UnusableImageError,
+    is_heif,
+    max_pixels,
+    what_it_is,
+)
 from fruits_assets.photos.heif.decoding import heif_pixels
 from fruits_assets.photos.plausibility import refuse_claims, refuse_wrong_values, why_unidentified
 
@@ -85,16 +92,16 @@ def decode(content: bytes) -> Photo:
         return _decoded_heif(content)
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > (limit := max_pixels(image)):
                 raise UnusableImageError(
-                    f"{image.width:,} x {image.height:,} pixels, more than {MAX_PIXELS:,} in all"
+                    f"{image.width:,} x {image.height:,} pixels, more than {limit:,} in all"
                 )
             refuse_claims(content, image)
             return _decoded(image)
     except (UnusableImageError, MemoryError):
         raise  # the second is a fault of the machine, not of the file
     except Image.DecompressionBombError as error:
-        raise UnusableImageError(f"more than {MAX_PIXELS:,} pixels") from error
+        raise UnusableImageError(f"more than {MAX_PIXELS_OF_JPEG:,} pixels") from error
     except UnidentifiedImageError as error:
         raise UnusableImageError(why_unidentified(content) or what_it_is(content)) from error
     except Exception as error:  # Pillow's decoders raise whatever the damage happens to hit

@@ -6,9 +6,10 @@ import warnings
 
 from PIL import Image
 
-# Pillow's own definition of a decompression bomb. It only warns up to twice this size; `decode` refuses,
-# and so its warning would say everything twice.
-MAX_PIXELS = 89_478_485
+# What a worker decodes in less than 900 MB, all its else included. A baseline JPEG is never there whole; for
+# it Pillow's own definition of a decompression bomb holds. Pillow only warns up to twice that; `decode`
+# refuses, and so its warning would say everything twice.
+MAX_PIXELS, MAX_PIXELS_OF_WEBP, MAX_PIXELS_OF_JPEG = 51_000_000, 24_000_000, 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # Pillow knows many more, some of which start other programs: a photo is one of these, or HEIF.
@@ -42,6 +43,13 @@ _OTHERS = {
     b"\x1f\x8b": "a gzip archive",
     b"\x1aE\xdf\xa3": "a film",
 }
+
+
+def max_pixels(image: Image.Image) -> int:
+    """The most pixels that an opened image may have."""
+    if image.format in {"JPEG", "MPO"} and not image.info.get("progressive"):
+        return MAX_PIXELS_OF_JPEG
+    return MAX_PIXELS_OF_WEBP if image.format == "WEBP" else MAX_PIXELS
 
 
 class UnusableImageError(ValueError):

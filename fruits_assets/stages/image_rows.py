@@ -62,7 +62,9 @@ def image_rows(source: str, files: Iterable[ListedFile]) -> Iterator[dict[str, A
 
     for file, fetched in _fetched_ahead(files, fetch):
         row = {"path": file.path, "label": label_of(source, file.path)}
-        yield row | (_checked(file, fetched) if isinstance(fetched, bytes) else {"reason": fetched})
+        row |= _checked(file, fetched) if isinstance(fetched, bytes) else {"reason": fetched}
+        del fetched  # which may be as large as what is made of it
+        yield row
 
 
 def _fetched_ahead(
@@ -73,14 +75,18 @@ def _fetched_ahead(
     with ThreadPoolExecutor(_FETCH_THREADS) as threads:
         for file in files:
             while waiting and n_bytes + file.size_bytes > _FETCHED_AHEAD_BYTES:
-                first, future = waiting.popleft()
-                yield first, future.result()
-                n_bytes -= first.size_bytes
+                n_bytes -= waiting[0][0].size_bytes
+                yield _first(waiting)
             waiting.append((file, threads.submit(fetch, file)))
             n_bytes += file.size_bytes
         while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+            yield _first(waiting)
+
+
+def _first(waiting: deque[tuple[ListedFile, Future[bytes | str]]]) -> tuple[ListedFile, bytes | str]:
+    # Nothing here holds what was fetched once it has been handed over.
+    file, future = waiting.popleft()
+    return file, future.result()
 
 
 def _checked(file: ListedFile, content: bytes) -> dict[str, Any]:

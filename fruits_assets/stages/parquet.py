@@ -109,8 +109,9 @@ def rows_of(uri: str, columns: Sequence[str], numbers: Sequence[int]) -> Iterato
             here = wanted[(wanted >= start) & (wanted < start + n_rows)] - start
             if len(here):
                 rows = row_group(file, group, columns)
-                is_all = np.array_equal(here, np.arange(n_rows))
-                yield from (rows if is_all else rows.take(here)).combine_chunks().to_batches()
+                if not np.array_equal(here, np.arange(n_rows)):
+                    rows = rows.take(here)
+                yield from rows.combine_chunks().to_batches()
             start += n_rows
 
 

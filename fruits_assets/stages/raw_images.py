@@ -149,11 +149,18 @@ class _Work:
                 continue
             rows.append(row)
             if sum(row["bytes"] for row in rows) >= ROW_GROUP_BYTES:
-                yield pa.RecordBatch.from_pylist(rows, SCHEMA)
-                rows = []
+                yield _emptied(rows)
+            del row
         if rows:
-            yield pa.RecordBatch.from_pylist(rows, SCHEMA)
+            yield _emptied(rows)
 
     def _copied(self, copied: Sequence[tuple[str, Sequence[int]]]) -> Iterator[pa.RecordBatch]:
         for path, numbers in copied:
             yield from rows_of(f"{self.previous}/{path}", SCHEMA.names, numbers)
+
+
+def _emptied(rows: list[dict[str, Any]]) -> pa.RecordBatch:
+    """The rows as Arrow has them; photos are held once."""
+    batch = pa.RecordBatch.from_pylist(rows, SCHEMA)
+    rows.clear()
+    return batch
