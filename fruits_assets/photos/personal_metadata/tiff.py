@@ -263,9 +263,10 @@ def _strips(page: _Page, compression: int, samples: int) -> list[bytes]:
     if len(sizes) != len(starts) or not all(sizes):
         raise UnusableImageError("its structure is damaged: sizes of its strips")
     strips = []
+    most = max(raw_sizes)
     for start, size, raw_size in zip(starts, sizes, raw_sizes, strict=True):
         strip = part(page.content, start, size)
-        clean = _clean_strip(strip, compression, raw_size)
+        clean = _clean_strip(strip, compression, raw_size, most)
         page.is_plain &= clean == strip
         strips.append(clean)
     places = list(zip(starts, sizes, strict=True))
@@ -296,22 +297,23 @@ def _raw_sizes(page: _Page, samples: int, is_tiled: bool) -> list[int]:
     return sizes
 
 
-def _clean_strip(strip: bytes, compression: int, raw_size: int) -> bytes:
+def _clean_strip(strip: bytes, compression: int, raw_size: int, most: int) -> bytes:
+    """Args: bytes of this strip before compression, and of a whole one: some writers fill the last up."""
     if compression == _RAW:
         return part(strip, 0, raw_size)
     if compression == _JPEG:
         return jpeg.abbreviated(strip)
     if compression in _DEFLATE:
-        return _without_tail(strip, raw_size)
+        return _without_tail(strip, most)
     return strip
 
 
-def _without_tail(strip: bytes, raw_size: int) -> bytes:
+def _without_tail(strip: bytes, most: int) -> bytes:
     """A zlib stream without what lies behind its end."""
     inflating, n_bytes = zlib.decompressobj(), 0
     for n_more in inflated_sizes(inflating, strip):
         n_bytes += n_more
-        if n_bytes > raw_size:
+        if n_bytes > most:
             raise UnusableImageError("its structure is damaged: a strip of more pixels than it should have")
     return strip[: len(strip) - len(inflating.unused_data)]
 
