@@ -521,6 +521,14 @@ def test_tiff_that_cannot_be_taken_apart_is_refused(
     assert_refused(grey_tiff(entries, TEXT), reason)
 
 
+def test_tiff_with_a_tag_that_points_out_of_it_is_refused() -> None:
+    """Pillow reads no tag behind such a one, so that the profile, say, would not be seen before but after."""
+    content = grey_tiff({305: (2, b"abc\0")}, TEXT)
+    at = content.index(struct.pack(">HHI", 305, 2, 4))
+    damaged = content[: at + 4] + struct.pack(">II", 40, 60_000) + content[at + 12 :]
+    assert_refused(damaged)
+
+
 def test_tiff_with_strips_on_top_of_each_other_is_refused() -> None:
     start = 8 + 2 + 12 * 9 + 4
     twice = {

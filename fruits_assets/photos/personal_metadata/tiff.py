@@ -156,13 +156,12 @@ def _directory(content: bytes, order: str, start: int, header: int, number: str,
     end = first + n_tags * (4 + 2 * word)
     (next_page,) = struct.unpack(f"{order}{pointer}", part(content, end, word))
     page = _Page(content, order, {}, [(0, header), (start, end + word)], is_plain=not next_page)
+    n_bytes = 0
     for entry in range(first, end, 4 + 2 * word):
         tag, kind, count = struct.unpack_from(f"{order}HH{pointer}", content, entry)
-        if tag not in _KNOWN or kind not in _SIZES:
-            page.is_plain = False  # Pillow and libtiff, too, pass over unknown types
+        if kind not in _SIZES:
+            page.is_plain = False  # Pillow and libtiff, too, pass over these
             continue
-        if tag in page.fields:
-            raise UnusableImageError(f"its structure is damaged: TIFF tag {tag} comes twice")
         size = count * _SIZES[kind]
         value = content[entry + 4 + word : entry + 4 + 2 * word]
         if size <= word:
@@ -170,9 +169,20 @@ def _directory(content: bytes, order: str, start: int, header: int, number: str,
             value = value[:size]
         else:
             (place,) = struct.unpack(f"{order}{pointer}", value)
+            # Also of tags that are to go: where Pillow cannot read one, it reads none of those behind it.
             value = part(content, place, size)
+            n_bytes += size
+        if tag not in _KNOWN:
+            page.is_plain = False
+            continue
+        if size > word:
             page.covered.append((place, place + size))
+        if tag in page.fields:
+            raise UnusableImageError(f"its structure is damaged: TIFF tag {tag} comes twice")
         page.fields[tag] = _Field(kind, count, value)
+    if n_bytes > len(content):
+        # Pillow leaves tags out from there on, so as not to read the same bytes again and again.
+        raise UnusableImageError("its structure is damaged: tags of more bytes than the file")
     return page
 
 
