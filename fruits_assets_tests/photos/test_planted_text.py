@@ -216,6 +216,13 @@ def test_png_of_many_pixels_that_take_little_space_is_known_to_its_end() -> None
     assert assert_text_is_gone(png + TEXT) == png
 
 
+def test_png_profile_whose_compressed_data_lack_their_end_stays() -> None:
+    compressed = zlib.compress(profiles.display_p3())[:-4]
+    stripped = assert_text_is_gone(png_with(chunk(b"iCCP", b"JaneDoe\0\0" + compressed)))
+    with Image.open(io.BytesIO(stripped)) as image:
+        assert ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+
+
 def test_animated_png_loses_what_lies_behind_the_pixels_of_a_frame() -> None:
     png = encoded(photo(), "PNG", save_all=True, append_images=[photo().rotate(180)])
     at = png.index(b"fdAT") - 4
