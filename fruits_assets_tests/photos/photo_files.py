@@ -160,10 +160,10 @@ PERSONAL: dict[str, Callable[[], bytes]] = {
         icc_profile=profiles.display_p3(),
     ),
     "personal tiff of strips": lambda: encoded(
-        photo(size=(300, 300)),
+        photo(size=(60, 50)),
         "TIFF",
-        compression="tiff_adobe_deflate",
-        strip_size=9000,
+        compression="tiff_lzw",
+        strip_size=2000,
         tiffinfo={274: 6, 315: "JaneDoe"},
         dpi=(72, 72),
     ),

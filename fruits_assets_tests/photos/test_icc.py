@@ -89,9 +89,24 @@ def test_two_strippings_of_profiles_that_differ_in_names_only_are_the_same() -> 
         profiles.display_p3().replace(b"mntr", b"link"),
         profiles.display_p3().replace(b"para", b"Jane"),
         profiles.display_p3().replace(b"XYZ \0", b"Jane\0"),
+        profiles.cmyk().replace(b"mft2", b"Jane"),
         profiles.packed(b"mntr", b"RGB ", b"XYZ ", {}, 4),
     ],
-    ids=["empty", "text", "cut", "signature", "device link", "curve", "primaries", "no colours"],
+    ids=["empty", "text", "cut", "signature", "device link", "curve", "primaries", "table", "no colours"],
 )
 def test_what_is_no_profile_is_dropped(damaged: bytes) -> None:
     assert neutral(damaged) is None
+
+
+def test_damaged_tags_that_no_colour_here_needs_are_left_out() -> None:
+    """LittleCMS goes on without them, so the profile must not be lost with them."""
+    profile = profiles.cmyk()
+    at = profile.rindex(b"mft2")
+    damaged = profile[:at] + b"Jane" + profile[at + 4 :]
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 4), np.uint8), "CMYK")
+    seen = [
+        np.asarray(ImageCms.profileToProfile(image, opened(content), SRGB, outputMode="RGB"))
+        for content in (profile, damaged, stripped(damaged))
+    ]
+    assert np.array_equal(seen[0], seen[1])
+    assert np.array_equal(seen[0], seen[2])

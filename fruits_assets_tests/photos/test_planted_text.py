@@ -216,6 +216,13 @@ def test_png_of_many_pixels_that_take_little_space_is_known_to_its_end() -> None
     assert assert_text_is_gone(png + TEXT) == png
 
 
+def test_png_profile_whose_compressed_data_lack_their_end_stays() -> None:
+    compressed = zlib.compress(profiles.display_p3())[:-4]
+    stripped = assert_text_is_gone(png_with(chunk(b"iCCP", b"JaneDoe\0\0" + compressed)))
+    with Image.open(io.BytesIO(stripped)) as image:
+        assert ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+
+
 def test_animated_png_loses_what_lies_behind_the_pixels_of_a_frame() -> None:
     png = encoded(photo(), "PNG", save_all=True, append_images=[photo().rotate(180)])
     at = png.index(b"fdAT") - 4
@@ -519,6 +526,14 @@ def test_tiff_that_cannot_be_taken_apart_is_refused(
     entries: dict[int, tuple[int, bytes]], reason: str
 ) -> None:
     assert_refused(grey_tiff(entries, TEXT), reason)
+
+
+def test_tiff_with_a_tag_that_points_out_of_it_is_refused() -> None:
+    """Pillow reads no tag behind such a one, so that the profile, say, would not be seen before but after."""
+    content = grey_tiff({305: (2, b"abc\0")}, TEXT)
+    at = content.index(struct.pack(">HHI", 305, 2, 4))
+    damaged = content[: at + 4] + struct.pack(">II", 40, 60_000) + content[at + 12 :]
+    assert_refused(damaged)
 
 
 def test_tiff_with_strips_on_top_of_each_other_is_refused() -> None:

@@ -7,12 +7,13 @@ tags, and between tags. Sources: ICC.1:2022 (version 4), ICC.1:2001-04 (version 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from fruits_assets.photos.personal_metadata.parts import part
 
 _HEADER_SIZE, _ENTRY_SIZE = 128, 12
 _MAX_TAGS = 100  # LittleCMS' own limit
+_MAX_MAJOR_VERSION = 4
 _CLASSES = {b"scnr", b"mntr", b"prtr", b"spac"}
 _CHANNELS = {b"GRAY": 1, b"RGB ": 3, b"Lab ": 3, b"XYZ ": 3, b"YCbr": 3, b"CMYK": 4}
 _SPACES_OF_CONNECTION = {b"XYZ ", b"Lab "}
@@ -52,13 +53,13 @@ def _neutral(profile: bytes) -> bytes:
         and profile_class in _CLASSES
         and space in _CHANNELS
         and connection in _SPACES_OF_CONNECTION
-        and version[0] in (2, 4)
+        and version[0] <= _MAX_MAJOR_VERSION
     )
     if not is_known:
         raise ValueError("no profile of a known kind")
     tags = _tags(profile[:size])
-    colours = {name: _TAGS[name](tags[name]) for name in _TAGS if name in tags}
-    if not colours:
+    colours = dict(_sound_colours(tags))
+    if not any(colours.keys() >= needed for needed in _ENOUGH):
         raise ValueError("a profile without colours")
     text = {
         b"desc": _description(_name(tags.get(b"desc", b""), space), version[0]),
@@ -70,6 +71,17 @@ def _neutral(profile: bytes) -> bytes:
     return _packed(header.ljust(_HEADER_SIZE - 4, b"\0"), text | colours)
 
 
+def _sound_colours(tags: dict[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """What can be read of the tags about colours; LittleCMS, too, takes what is damaged for absent."""
+    for name, sound in _TAGS.items():
+        try:
+            if name in tags:
+                yield name, sound(tags[name])
+        except (IndexError, ValueError, struct.error):
+            if name == b"A2B0":
+                raise  # it is preferred to the others, and there is no colour where it cannot be read
+
+
 def _tags(profile: bytes) -> dict[bytes, bytes]:
     (count,) = struct.unpack_from(">I", profile, _HEADER_SIZE)
     if count > _MAX_TAGS:
@@ -78,10 +90,11 @@ def _tags(profile: bytes) -> dict[bytes, bytes]:
     for i in range(count):
         entry = part(profile, _HEADER_SIZE + 4 + i * _ENTRY_SIZE, _ENTRY_SIZE)
         name, start, length = struct.unpack(">4sII", entry)
+        if not start or not length or start + length > len(profile):
+            continue  # LittleCMS, too, passes over these
         if name in tags:
             raise ValueError(f"two tags {name!r}")
-        if start + length <= len(profile):  # LittleCMS, too, passes over others
-            tags[name] = profile[start : start + length]
+        tags[name] = profile[start : start + length]
     return tags
 
 
@@ -234,3 +247,8 @@ _TAGS: dict[bytes, Callable[[bytes], bytes]] = {
     **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC", b"kTRC"), _curve),
     **dict.fromkeys((b"A2B0", b"A2B1", b"A2B2", b"B2A0", b"B2A1", b"B2A2"), _table),
 }
+# One of these is needed.
+_ENOUGH: tuple[set[bytes], ...] = (
+    {b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC"},
+    *({name} for name in (b"kTRC", b"A2B0", b"A2B1", b"A2B2")),
+)

@@ -187,10 +187,12 @@ def _neutral_profile(chunk: Chunk) -> Chunk:
         profile = inflating.decompress(compressed[1:], _MAX_PROFILE)
     except zlib.error:
         return Chunk(b"iCCP", b"")
-    neutral = icc.neutral(profile) if inflating.eof and compressed[:1] == b"\0" else None
+    neutral = icc.neutral(profile) if compressed[:1] == b"\0" else None
     if neutral is None:
         return Chunk(b"iCCP", b"")
-    is_plain = name + b"\0\0" == _PROFILE_NAME and neutral == profile and not inflating.unused_data
+    # Pillow, too, takes what there is of a stream without an end.
+    is_plain = name + b"\0\0" == _PROFILE_NAME and neutral == profile
+    is_plain = is_plain and inflating.eof and not inflating.unused_data
     return chunk if is_plain else Chunk(b"iCCP", _PROFILE_NAME + zlib.compress(neutral))
 
 

@@ -156,13 +156,12 @@ def _directory(content: bytes, order: str, start: int, header: int, number: str,
     end = first + n_tags * (4 + 2 * word)
     (next_page,) = struct.unpack(f"{order}{pointer}", part(content, end, word))
     page = _Page(content, order, {}, [(0, header), (start, end + word)], is_plain=not next_page)
+    n_bytes = 0
     for entry in range(first, end, 4 + 2 * word):
         tag, kind, count = struct.unpack_from(f"{order}HH{pointer}", content, entry)
-        if tag not in _KNOWN or kind not in _SIZES:
-            page.is_plain = False  # Pillow and libtiff, too, pass over unknown types
+        if kind not in _SIZES:
+            page.is_plain = False  # Pillow and libtiff, too, pass over these
             continue
-        if tag in page.fields:
-            raise UnusableImageError(f"its structure is damaged: TIFF tag {tag} comes twice")
         size = count * _SIZES[kind]
         value = content[entry + 4 + word : entry + 4 + 2 * word]
         if size <= word:
@@ -170,9 +169,20 @@ def _directory(content: bytes, order: str, start: int, header: int, number: str,
             value = value[:size]
         else:
             (place,) = struct.unpack(f"{order}{pointer}", value)
+            # Also of tags that are to go: where Pillow cannot read one, it reads none of those behind it.
             value = part(content, place, size)
+            n_bytes += size
+        if tag not in _KNOWN:
+            page.is_plain = False
+            continue
+        if size > word:
             page.covered.append((place, place + size))
+        if tag in page.fields:
+            raise UnusableImageError(f"its structure is damaged: TIFF tag {tag} comes twice")
         page.fields[tag] = _Field(kind, count, value)
+    if n_bytes > len(content):
+        # Pillow leaves tags out from there on, so as not to read the same bytes again and again.
+        raise UnusableImageError("its structure is damaged: tags of more bytes than the file")
     return page
 
 
@@ -263,9 +273,10 @@ def _strips(page: _Page, compression: int, samples: int) -> list[bytes]:
     if len(sizes) != len(starts) or not all(sizes):
         raise UnusableImageError("its structure is damaged: sizes of its strips")
     strips = []
+    most = max(raw_sizes)
     for start, size, raw_size in zip(starts, sizes, raw_sizes, strict=True):
         strip = part(page.content, start, size)
-        clean = _clean_strip(strip, compression, raw_size)
+        clean = _clean_strip(strip, compression, raw_size, most)
         page.is_plain &= clean == strip
         strips.append(clean)
     places = list(zip(starts, sizes, strict=True))
@@ -296,22 +307,23 @@ def _raw_sizes(page: _Page, samples: int, is_tiled: bool) -> list[int]:
     return sizes
 
 
-def _clean_strip(strip: bytes, compression: int, raw_size: int) -> bytes:
+def _clean_strip(strip: bytes, compression: int, raw_size: int, most: int) -> bytes:
+    """Args: bytes of this strip before compression, and of a whole one: some writers fill the last up."""
     if compression == _RAW:
         return part(strip, 0, raw_size)
     if compression == _JPEG:
         return jpeg.abbreviated(strip)
     if compression in _DEFLATE:
-        return _without_tail(strip, raw_size)
+        return _without_tail(strip, most)
     return strip
 
 
-def _without_tail(strip: bytes, raw_size: int) -> bytes:
+def _without_tail(strip: bytes, most: int) -> bytes:
     """A zlib stream without what lies behind its end."""
     inflating, n_bytes = zlib.decompressobj(), 0
     for n_more in inflated_sizes(inflating, strip):
         n_bytes += n_more
-        if n_bytes > raw_size:
+        if n_bytes > most:
             raise UnusableImageError("its structure is damaged: a strip of more pixels than it should have")
     return strip[: len(strip) - len(inflating.unused_data)]
 
