@@ -96,8 +96,8 @@ def why_unidentified(content: bytes) -> str | None:
             if marker in _SOF and content[start : start + 1] not in (b"\x08", b""):
                 return f"a JPEG of {content[start]} bits a sample: only 8 can be read"
     elif content[:4] in (b"II*\0", b"MM\0*"):
-        tags = ImageFileDirectory_v2(content[:8])
         try:
+            tags = ImageFileDirectory_v2(content[:8])
             file = io.BytesIO(content)
             file.seek(tags.next)
             tags.load(file)
