@@ -8,7 +8,6 @@ import dagster as dg
 import pyarrow.parquet as pq
 from dagster import AssetCheckEvaluation
 
-from fruits_assets.assets.raw_images import said_of_ignored
 from fruits_assets.definitions import Settings, defs, from_environment, lake
 from fruits_assets.resources.lake import Lake
 from fruits_assets.stages.pca_features_csv import CSV, PARQUET
@@ -33,7 +32,7 @@ def summary(of: Lake) -> str:
     facts = model.facts
     lines = [
         f"{images.row_count:,} images, {len(per_label)} labels, {images.facts['n_quarantined']} set aside",
-        *([f"ignored: {said_of_ignored(ignored)}"] if (ignored := images.facts["ignored"]) else []),
+        f"ignored: {images.facts['ignored']}",
         *(f"  {_printable(label):<20} {count:>7,}" for label, count in per_label),
         "",
         f"Network   MobileNetV2, weights: {network.facts['weights']}",

@@ -32,9 +32,9 @@ TABLE = Table(
         "height": "Height of the upright image in pixels.",
         "bytes": "Size of `content` in bytes.",
         "sha256": "SHA-256 of `content`, in hexadecimal.",
-        "modified": "When the source file was last written to, UTC.",
+        "modified": "When the source file was last written to, UTC: often when the photo was taken.",
         "source_bytes": "Size of the source file in bytes.",
-        "stripped": "Whether the source file had personal metadata, which `content` has not.",
+        "stripped": "Whether the source file had more than the picture, which `content` has not.",
         "thumbnail": "A JPEG of at most 64 x 64 pixels.",
     },
     lineage={
@@ -172,19 +172,13 @@ def metadata(source: str, facts: Mapping[str, Any], n_read: int) -> dict[str, An
         "stripped_of_personal_metadata": facts["n_stripped"],
         "read": n_read,
         "unchanged": facts["row_count"] - n_read,
-        "ignored": said_of_ignored(facts["ignored"]),
+        "ignored": facts["ignored"],
         "quarantined": facts["n_quarantined"],
         "quarantined_files": dg.MetadataValue.table(
             [dg.TableRecord(row) for row in facts["quarantined"]],
             schema=dg.TableSchema([dg.TableColumn(name, "string") for name in ("path", "label", "reason")]),
         ),
     }
-
-
-def said_of_ignored(ignored: Mapping[str, int]) -> str:
-    """Files that are left aside because of their suffix, the most frequent first: `12 .mov, 3 .dng`."""
-    by_number = sorted(ignored.items(), key=lambda entry: (-entry[1], entry[0]))
-    return ", ".join(f"{number:,} {suffix}" for suffix, number in by_number) or "none"
 
 
 def checks(

@@ -124,8 +124,10 @@ def orientation(image: Image.Image) -> int:
 
 def _decoded(image: Image.Image) -> Photo:
     size = image.size
-    image.draft(None, (DECODED_SIZE, DECODED_SIZE))
+    is_scaled = image.draft(None, (DECODED_SIZE, DECODED_SIZE)) is not None
     image.load()
+    if not is_scaled:
+        size = image.size  # a TIFF is turned upright while it is loaded
     refuse_wrong_values(image)
     turn = orientation(image)
     profile = profile_of(image.info.get("icc_profile"))

@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
 QUARANTINE_SCHEMA = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
 
 # With the largest picture that is accepted, what a worker may take.
-MAX_IMAGE_BYTES = 144 * 1024**2
+MAX_IMAGE_BYTES = 128 * 1024**2
 _THUMBNAIL_SIZE = 64
 _FETCH_THREADS = 8  # one file of S3 takes tens of milliseconds, nearly all of it waiting
 _FETCHED_AHEAD_BYTES = 32 * 1024**2
@@ -61,10 +61,10 @@ def image_rows(source: str, files: Iterable[ListedFile]) -> Iterator[dict[str, A
         return content
 
     for file, fetched in _fetched_ahead(files, fetch):
-        row = {"path": file.path, "label": label_of(source, file.path)}
-        row |= _checked(file, fetched) if isinstance(fetched, bytes) else {"reason": fetched}
-        del fetched  # which may be as large as what is made of it
-        yield row
+        found = [_checked(file, fetched) if isinstance(fetched, bytes) else {"reason": fetched}]
+        # A photo may be large: what has been handed over is not held here until the next one comes.
+        del fetched
+        yield {"path": file.path, "label": label_of(source, file.path)} | found.pop()
 
 
 def _fetched_ahead(
@@ -84,7 +84,6 @@ def _fetched_ahead(
 
 
 def _first(waiting: deque[tuple[ListedFile, Future[bytes | str]]]) -> tuple[ListedFile, bytes | str]:
-    # Nothing here holds what was fetched once it has been handed over.
     file, future = waiting.popleft()
     return file, future.result()
 

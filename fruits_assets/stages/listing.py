@@ -46,6 +46,11 @@ class Listing:
             digest.update(f"{file.path!r} {file.size_bytes} {file.modified}\n".encode())
         return digest.hexdigest()
 
+    def said_of_ignored(self) -> str:
+        """How many other files there are, the most frequent suffix first: `12 .mov, 3 .dng`."""
+        by_number = sorted(self.ignored.items(), key=lambda entry: (-entry[1], entry[0]))
+        return ", ".join(f"{number:,} {suffix}" for suffix, number in by_number) or "none"
+
 
 def list_image_files(source: str, ignored: Counter[str]) -> Iterator[ListedFile]:
     """All image files below a folder or s3:// prefix, in any order; hidden files are not images.

@@ -105,7 +105,7 @@ def raw_images(
             "n_unchanged": table.n_rows - (plan.n_to_read - n_quarantined),
             "n_previous": inputs[LAST].table.n_rows if LAST in inputs else 0,
             "n_lost": n_lost(inputs[LAST].table, facts) if LAST in inputs else 0,
-            "ignored": listing.ignored,
+            "ignored": listing.said_of_ignored(),
             "listing": fingerprint,
             "thumbnails": thumbnails(table, facts),
         },

@@ -146,7 +146,7 @@ def test_the_quarantine_and_the_weights_are_told(materialized: Materialized) -> 
     assert row.data == {
         "path": "Banana/broken.jpg",
         "label": "Banana",
-        "reason": "not an image (12 bytes)",
+        "reason": "not an image (12 bytes): not JPEG, HEIC, AVIF, PNG, WebP, TIFF, BMP or GIF",
     }
     assert "untrained" in materialized.metadata("mobilenet_features")["weights"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from fruits_assets.photos.decoding import DECODED_SIZE, decode, decode_rgb
-from fruits_assets.photos.formats import MAX_PIXELS, UnusableImageError
+from fruits_assets.photos.formats import MAX_PIXELS, MAX_PIXELS_OF_JPEG, UnusableImageError
 from fruits_assets_tests.photos.pictures import BLUE, GREEN, RED, WHITE, encoded, pixels, scene
 
 
@@ -235,7 +235,7 @@ def noise(image_format: str) -> bytes:
         (noise("JPEG")[: len(noise("JPEG")) // 2], "damaged image.*truncated"),
         (noise("PNG")[: len(noise("PNG")) // 2], "damaged image.*truncated"),
         (png_that_claims(10_000, 9_000), f"10,000 x 9,000 pixels, more than {MAX_PIXELS:,}"),
-        (png_that_claims(60_000, 60_000), f"more than {MAX_PIXELS:,} pixels"),
+        (png_that_claims(60_000, 60_000), f"more than {MAX_PIXELS_OF_JPEG:,} pixels"),
         (encoded(Image.new("F", (2, 2), 0.5), "TIFF"), "floating-point"),
         (encoded(Image.new("I", (2, 2), 2**30), "TIFF"), "32-bit"),
         (encoded(Image.new("RGB", (2, 2)), "ICO"), "not an image"),

@@ -90,6 +90,7 @@ def test_what_has_another_suffix_is_counted_by_it(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with listing_of(str(tmp_path)) as listing:
         assert listing.ignored == {".dng": 1, ".mov": 2, "without suffix": 1}
+        assert listing.said_of_ignored() == "2 .mov, 1 .dng, 1 without suffix"
         before = listing.fingerprint()
     (tmp_path / "e.dng").touch()
     assert fingerprint_of(tmp_path) != before
