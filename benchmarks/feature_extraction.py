@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import precisions
 import pyarrow as pa
 import pyarrow.parquet as pq
 from machine_limits import FLOP_PER_IMAGE, engine_seconds, float32_flop_per_s
@@ -33,7 +34,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from fruits_assets.assets.mobilenet_features import FeaturesConfig
 from fruits_assets.mobilenet import weights
-from fruits_assets.mobilenet.convert import convert_in_own_process
+from fruits_assets.mobilenet.convert import FLOAT32, INT8, convert_in_own_process
 from fruits_assets.mobilenet.extractor import FLATBUFFER, N_FEATURES, Extractor
 from fruits_assets.resources.spark import LocalSpark
 from fruits_assets.stages import mobilenet_features, raw_images
@@ -256,12 +257,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=2000, help="how many to make (2000)")
     parser.add_argument("--seed", type=int, default=0, help="of their variations (0)")
+    parser.add_argument(
+        "--precision",
+        choices=(FLOAT32, INT8),
+        default=FLOAT32,
+        help="int8: compare with float32 instead of with the replaced design",
+    )
     arguments = parser.parse_args()
 
     # Before anything starts TensorFlow: quiet, and on the same cores as LiteRT.
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     logger.setLevel(logging.INFO)
+    if arguments.precision == INT8:
+        with scratch_folder() as scratch:
+            figures = precisions.run(arguments.images, arguments.seed, scratch)
+        print(f"\n{precisions.for_people(figures)}\n\n{json.dumps(figures)}", flush=True)
+        if figures["ratio"] < precisions.MIN_RATIO:
+            sys.exit(f"int8 is {figures['ratio']:.2f} times as fast, not {precisions.MIN_RATIO}.")
+        return
     with scratch_folder() as scratch:
         figures = run(arguments.images, arguments.seed, scratch)
     print(f"\n{for_people(figures)}\n\n{json.dumps(figures)}", flush=True)

@@ -20,8 +20,8 @@ from fruit_renderer import Kind, Light, render
 from PIL import Image
 from training_kinds import TRAINING_KINDS
 
-from fruits_assets.mobilenet.extractor import IMAGE_SIZE
 from fruits_assets.mobilenet.weights import DEMO_WEIGHTS
+from fruits_assets.photos.decoding import IMAGE_SIZE
 
 ALL_KINDS = KINDS | TRAINING_KINDS
 DRAWN_SIZE = 100

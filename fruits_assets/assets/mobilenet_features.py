@@ -33,7 +33,7 @@ TABLE = Table(
         "path": [("raw_images", "path")],
         "label": [("raw_images", "label")],
         "sha256": [("raw_images", "sha256")],
-        "features": [("raw_images", "content")],
+        "features": [("raw_images", "content"), ("raw_images", "pixels")],
     },
 )
 
@@ -55,7 +55,7 @@ class FeaturesConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pyspark", "tensorflow", "deltalake"},
-    code_version="3",
+    code_version="4",
     check_specs=[
         dg.AssetCheckSpec(
             "same_rows_as_raw_images",

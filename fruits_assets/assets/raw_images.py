@@ -36,6 +36,7 @@ TABLE = Table(
         "source_bytes": "Size of the source file in bytes.",
         "stripped": "Whether the source file had more than the picture, which `content` has not.",
         "thumbnail": "A JPEG of at most 64 x 64 pixels.",
+        "pixels": "Of a large photo, what the network looks at: 224 x 224 x 3 bytes, in sRGB.",
     },
     lineage={
         "path": [("source_images", "path")],
@@ -49,6 +50,7 @@ TABLE = Table(
         "source_bytes": [("source_images", "content")],
         "stripped": [("source_images", "content")],
         "thumbnail": [("source_images", "content")],
+        "pixels": [("source_images", "content")],
     },
 )
 
@@ -82,7 +84,7 @@ class RawImagesConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pyspark", "deltalake"},
-    code_version="3",
+    code_version="4",
     check_specs=[
         dg.AssetCheckSpec(
             "keeps_previous_images",

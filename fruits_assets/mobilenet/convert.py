@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fruits_assets.mobilenet.extractor import FLATBUFFER, IMAGE_SIZE, Extractor
+from fruits_assets.mobilenet.extractor import FLATBUFFER, Extractor
+from fruits_assets.photos.decoding import IMAGE_SIZE
 
 if TYPE_CHECKING:
     import keras

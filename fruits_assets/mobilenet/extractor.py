@@ -6,20 +6,11 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from fruits_assets.photos.decoding import Photo, decode
+from fruits_assets.photos.decoding import IMAGE_SIZE, decode, model_input
 from fruits_assets.photos.formats import UnusableImageError
 
-IMAGE_SIZE = 224
 N_FEATURES = 1280
 FLATBUFFER = "mobilenet_v2.tflite"  # its file in the lake
-
-
-def model_input(photo: Photo) -> NDArray[np.uint8]:
-    """A photo as the network's input, (224, 224, 3) uint8, by Pillow's bicubic filter.
-
-    The scaling to -1..1 is part of the flatbuffer.
-    """
-    return np.asarray(photo.rgb((IMAGE_SIZE, IMAGE_SIZE)))
 
 
 class Extractor:

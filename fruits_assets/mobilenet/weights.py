@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fruits_assets.mobilenet.extractor import model_input
-from fruits_assets.photos.decoding import decode
+from fruits_assets.photos.decoding import decode, model_input
 
 if TYPE_CHECKING:
     import keras

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from fruits_assets.photos.colour import Profile, have_the_same_colours, profile_of
@@ -21,8 +22,9 @@ from fruits_assets.photos.formats import (
 from fruits_assets.photos.heif.decoding import heif_pixels
 from fruits_assets.photos.plausibility import refuse_claims, refuse_wrong_values, why_unidentified
 
-# Twice the 224 of the network's input: its resize then averages as it would have done over all pixels.
-DECODED_SIZE = 448
+IMAGE_SIZE = 224  # of the network's input
+# Twice that: the resize then averages as it would have done over all pixels.
+DECODED_SIZE = 2 * IMAGE_SIZE
 # What a decoder cannot scale is averaged to no less than this, so that rounding twice changes nothing.
 _AVERAGED_SIZE = 2 * DECODED_SIZE
 _BAND_PIXELS = 1024 * 1024
@@ -57,6 +59,11 @@ class Photo:
     def rgb(self, size: tuple[int, int] | None = None) -> Image.Image:
         """The picture in sRGB, 8 bits each; resized by Pillow's bicubic filter if a size is given."""
         picture = self.picture.resize(size, Image.Resampling.BICUBIC) if size else self.picture
+        return self.profile.to_srgb(picture) if self.profile else picture
+
+    def thumbnail(self, size: tuple[int, int]) -> Image.Image:
+        """As `rgb`, for the eye alone: averaged to no less than three times the size first."""
+        picture = self.picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
         return self.profile.to_srgb(picture) if self.profile else picture
 
     def shows_the_same_as(self, other: Photo) -> bool:
@@ -111,6 +118,14 @@ def decode(content: bytes) -> Photo:
 def decode_rgb(content: bytes) -> Image.Image:
     """The picture of an image file in sRGB; see `decode`."""
     return decode(content).rgb()
+
+
+def model_input(photo: Photo) -> NDArray[np.uint8]:
+    """A photo as the network's input, (224, 224, 3) uint8, by Pillow's bicubic filter.
+
+    The scaling to -1..1 is part of the flatbuffer.
+    """
+    return np.asarray(photo.rgb((IMAGE_SIZE, IMAGE_SIZE)))
 
 
 def orientation(image: Image.Image) -> int:

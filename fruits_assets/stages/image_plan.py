@@ -29,6 +29,7 @@ TO_READ_SCHEMA = pa.schema(
     ]
 )
 _LISTED_PER_GROUP = 4096
+_BYTES_PER_IMAGE = 128 * 1024  # what one takes that has hardly any
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def planned(previous: StoredTable, listing: Sorted[ListedFile], output: Output, 
     copies = [*([file] for file in in_part), *groups]
     return Plan(
         [
-            *(Task(to_read=part) for part in cut(sizes, n_cores)),
+            *(Task(to_read=part) for part in cut(sizes, n_cores, _BYTES_PER_IMAGE)),
             *(
                 Task(copied=[(file.path, array("I", sorted(unchanged[file]))) for file in files])
                 for files in copies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 from collections import deque
@@ -13,7 +14,7 @@ import fsspec
 import pyarrow as pa
 
 from fruits_assets.photos.checking import checked
-from fruits_assets.photos.decoding import Photo
+from fruits_assets.photos.decoding import IMAGE_SIZE, Photo, model_input
 from fruits_assets.photos.formats import UnusableImageError
 from fruits_assets.stages.listing import ListedFile, label_of
 
@@ -30,6 +31,7 @@ SCHEMA = pa.schema(
         ("source_bytes", pa.int64()),
         ("stripped", pa.bool_()),
         ("thumbnail", pa.binary()),
+        ("pixels", pa.binary()),
     ]
 )
 QUARANTINE_SCHEMA = pa.schema([("path", pa.string()), ("label", pa.string()), ("reason", pa.string())])
@@ -37,6 +39,8 @@ QUARANTINE_SCHEMA = pa.schema([("path", pa.string()), ("label", pa.string()), ("
 # With the largest picture that is accepted, what a worker may take.
 MAX_IMAGE_BYTES = 128 * 1024**2
 _THUMBNAIL_SIZE = 64
+# Ten times those that are stored beside it.
+MIN_BYTES_WITH_PIXELS = 10 * 3 * IMAGE_SIZE**2
 _FETCH_THREADS = 8  # one file of S3 takes tens of milliseconds, nearly all of it waiting
 _FETCHED_AHEAD_BYTES = 32 * 1024**2
 
@@ -72,15 +76,24 @@ def _fetched_ahead(
 ) -> Iterator[tuple[ListedFile, bytes | str]]:
     waiting: deque[tuple[ListedFile, Future[bytes | str]]] = deque()
     n_bytes = 0
-    with ThreadPoolExecutor(_FETCH_THREADS) as threads:
+    try:
         for file in files:
             while waiting and n_bytes + file.size_bytes > _FETCHED_AHEAD_BYTES:
                 n_bytes -= waiting[0][0].size_bytes
                 yield _first(waiting)
-            waiting.append((file, threads.submit(fetch, file)))
+            waiting.append((file, _threads().submit(fetch, file)))
             n_bytes += file.size_bytes
         while waiting:
             yield _first(waiting)
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    # Of the process: to start them costs as much as to fetch a photo, and a task has a few of these.
+    return ThreadPoolExecutor(_FETCH_THREADS)
 
 
 def _first(waiting: deque[tuple[ListedFile, Future[bytes | str]]]) -> tuple[ListedFile, bytes | str]:
@@ -103,6 +116,8 @@ def _checked(file: ListedFile, content: bytes) -> dict[str, Any]:
         "source_bytes": file.size_bytes,
         "stripped": stored != content,
         "thumbnail": _thumbnail(photo),
+        # What the network looks at: where the file is much larger, nobody needs to decode it again.
+        "pixels": model_input(photo).tobytes() if len(stored) >= MIN_BYTES_WITH_PIXELS else None,
     }
 
 
@@ -110,5 +125,5 @@ def _thumbnail(photo: Photo) -> bytes:
     scale = min(1.0, _THUMBNAIL_SIZE / max(photo.width, photo.height))
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
     buffer = io.BytesIO()
-    photo.rgb(size).save(buffer, "JPEG", quality=80)
+    photo.thumbnail(size).save(buffer, "JPEG", quality=80)
     return buffer.getvalue()

@@ -23,7 +23,9 @@ from fruits_assets.mobilenet.extractor import (
     decoded_inputs,
     worker_extractor,
 )
+from fruits_assets.photos.decoding import IMAGE_SIZE
 from fruits_assets.stages.arrow import fixed_length_arrays, matrix
+from fruits_assets.stages.image_rows import MIN_BYTES_WITH_PIXELS
 from fruits_assets.stages.parquet import (
     DamagedFileError,
     TableWriter,
@@ -52,6 +54,9 @@ _PLACED = pa.schema(
     [*((name, pa.string()) for name in _IDENTITY), ("bytes", pa.int64()), ("place", pa.int64())]
 )
 _ROW_BYTES = 4 * N_FEATURES
+# To infer an image takes as long as to decode one of so many bytes.
+_INFERENCE_BYTES = 512 * 1024
+_MAX_IMAGES = 2048  # of a task, 15 s
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,9 @@ def planned(previous: StoredTable, images: StoredTable, n_cores: int) -> Plan:
         [
             *(
                 Task(images=_by_file(images, places[part.start : part.stop]))
-                for part in cut(computed["bytes"].to_pylist(), n_cores)
+                for part in cut(
+                    _bytes_to_decode(computed), n_cores, _INFERENCE_BYTES, _MAX_IMAGES * _INFERENCE_BYTES
+                )
             ),
             *(
                 Task(
@@ -197,6 +204,11 @@ def planned(previous: StoredTable, images: StoredTable, n_cores: int) -> Plan:
         computed.num_rows,
         row_keys(*_identity(wanted)),
     )
+
+
+def _bytes_to_decode(images: pa.Table) -> list[int]:
+    """Of each image; a large one was decoded when it was read."""
+    return [size if size < MIN_BYTES_WITH_PIXELS else 0 for size in images["bytes"].to_pylist()]
 
 
 def _rows(table: StoredTable, number: int, columns: Sequence[str] = _IDENTITY) -> pa.Table:
@@ -267,16 +279,35 @@ class _Work:
 
         def inputs() -> Iterator[NDArray[np.uint8]]:
             for uri, numbers in images:
-                for batch in rows_of(uri, [*_IDENTITY, "content"], numbers):
-                    contents = (value.as_py() for value in batch["content"])
-                    yield from decoded_inputs(batch["path"].to_pylist(), contents)
-                    identities.append(batch.select(_IDENTITY))
-                    self.done.add(batch.num_rows)
+                yield from _model_inputs(uri, numbers, identities)
+                self.done.add(len(numbers))
 
         # Of all at once, so that only the task's last call of the network can be for less than a batch.
         features = fixed_length_arrays(extractor.features(inputs()))
         (identity,) = pa.Table.from_batches(identities).combine_chunks().to_batches()
         yield pa.RecordBatch.from_arrays([*identity.columns, features], schema=SCHEMA)
+
+
+def _model_inputs(
+    uri: str, numbers: Sequence[int], identities: list[pa.RecordBatch]
+) -> Iterator[NDArray[np.uint8]]:
+    """Of some rows of a file of images; which they are goes to `identities`.
+
+    Large photos were decoded when they were read; of the others, the files are.
+    """
+    start = 0
+    for batch in rows_of(uri, [*_IDENTITY, "pixels"], numbers):
+        here = numbers[start : start + batch.num_rows]
+        is_missing = batch["pixels"].is_null().to_pylist()
+        without = [number for number, missing in zip(here, is_missing, strict=True) if missing]
+        contents = (value.as_py() for rows in rows_of(uri, ["content"], without) for value in rows["content"])
+        for path, pixels in zip(batch["path"].to_pylist(), batch["pixels"], strict=True):
+            if pixels.is_valid:
+                yield np.frombuffer(pixels.as_buffer(), np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE, 3)
+            else:
+                yield from decoded_inputs([path], [next(contents)])
+        identities.append(batch.select(_IDENTITY))
+        start += batch.num_rows
 
 
 def _copied(task: Task) -> Iterator[pa.RecordBatch]:

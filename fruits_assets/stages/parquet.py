@@ -26,7 +26,7 @@ Found = TypeVar("Found")
 ROWS_PER_BATCH = 2048
 _BYTES_PER_TASK = 128 * 1024**2
 _READ_BUFFER_BYTES = 1024**2  # read as it is decoded, not a whole row group at once
-_COMPRESSED = ("content", "thumbnail")  # pictures
+_COMPRESSED = ("content", "thumbnail", "pixels")  # pictures, or the grain of one
 
 
 class DamagedFileError(StageInputError):

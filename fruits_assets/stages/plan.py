@@ -17,26 +17,33 @@ LAST = "last"
 
 FILE_BYTES = 128 * 1024**2
 _TASKS_PER_CORE = 16
-# What an image costs that has hardly any bytes, in bytes: a tiny one is still inferred.
-_BYTES_PER_ITEM = 64 * 1024
-_MIN_TASK_BYTES = 2 * 1024**2
+# Sizes stand for work: a megabyte of photos takes some 15 ms to decode, and a task 50 ms to begin and end.
+# So no task has much less than the first of these, nor, where there is little to do, than the second.
+_TASK_BYTES, _MIN_TASK_BYTES = 24 * 1024**2, 4 * 1024**2
 # So many files of less than half the size do no harm; with more, the smallest are put together.
 _SMALL_BYTES = FILE_BYTES // 2
 _MAX_SMALL_FILES = 256
 _REWRITTEN_SHARE = 0.02
 
 
-def cut(sizes_bytes: Sequence[int], n_cores: int) -> Iterator[range]:
+def cut(
+    sizes_bytes: Sequence[int], n_cores: int, bytes_per_item: int = 0, max_bytes: int | None = None
+) -> Iterator[range]:
     """Cut a sequence of items, given by their sizes, into contiguous parts, a task each.
 
     Enough of them that all cores are busy to the end and progress is seen, each long enough to be worth its
     start, and none larger than a file of a table should be.
+
+    Args:
+        bytes_per_item: what an item costs besides its size.
+        max_bytes: of a part, these costs included; those of a file if not given.
     """
-    total = sum(sizes_bytes) + _BYTES_PER_ITEM * len(sizes_bytes)
-    target = min(max(total // (n_cores * _TASKS_PER_CORE), _MIN_TASK_BYTES), FILE_BYTES)
+    total = sum(sizes_bytes) + bytes_per_item * len(sizes_bytes)
+    least = max(_MIN_TASK_BYTES, min(_TASK_BYTES, total // (2 * n_cores)))
+    target = min(max(total // (n_cores * _TASKS_PER_CORE), least), max_bytes or FILE_BYTES)
     start = weight = 0
     for i, size_bytes in enumerate(sizes_bytes):
-        more = size_bytes + _BYTES_PER_ITEM
+        more = size_bytes + bytes_per_item
         if weight and weight + more > target:
             yield range(start, i)
             start, weight = i, 0

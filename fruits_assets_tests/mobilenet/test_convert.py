@@ -16,9 +16,8 @@ from fruits_assets.mobilenet.extractor import (
     FLATBUFFER,
     Extractor,
     decoded_inputs,
-    model_input,
 )
-from fruits_assets.photos.decoding import decode
+from fruits_assets.photos.decoding import decode, model_input
 
 # Keras runs in processes of its own here too: TensorFlow in the tests' would cost a gigabyte.
 KERAS_FEATURES = """

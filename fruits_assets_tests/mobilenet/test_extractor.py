@@ -13,10 +13,9 @@ from fruits_assets.mobilenet.extractor import (
     FLATBUFFER,
     Extractor,
     decoded_inputs,
-    model_input,
     worker_extractor,
 )
-from fruits_assets.photos.decoding import decode
+from fruits_assets.photos.decoding import decode, model_input
 from fruits_assets.photos.formats import UnusableImageError
 
 PNG = io.BytesIO()

@@ -182,8 +182,9 @@ def test_a_damaged_file_is_read_again_and_the_ones_around_it_stay(tmp_path: Path
 def test_what_is_read_is_divided_by_bytes_and_the_unreadable_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "_BYTES_PER_ITEM", 0)
+    monkeypatch.setattr(image_plan, "_BYTES_PER_IMAGE", 0)
     monkeypatch.setattr(plan, "_MIN_TASK_BYTES", 1000)
+    monkeypatch.setattr(plan, "_TASK_BYTES", 1000)
     sizes = [900, 100, 500, 10**12, 500, 1]
     listing = [file(f"{i}.png", size, reason="no" if size > 1000 else None) for i, size in enumerate(sizes)]
     nothing = StoredTable(str(tmp_path / "raw_images"), ())
@@ -205,8 +206,9 @@ def make_groups_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_tasks_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "_BYTES_PER_ITEM", 0)
+    monkeypatch.setattr(image_plan, "_BYTES_PER_IMAGE", 0)
     monkeypatch.setattr(plan, "_MIN_TASK_BYTES", 3000)
+    monkeypatch.setattr(plan, "_TASK_BYTES", 3000)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.convert import ConversionReport
 from fruits_assets.mobilenet.extractor import FLATBUFFER, N_FEATURES
-from fruits_assets.stages import plan
+from fruits_assets.photos.decoding import decode, model_input
+from fruits_assets.stages import image_rows, plan
 from fruits_assets.stages.mobilenet_features import SCHEMA, Params, mobilenet_features, planned
 from fruits_assets.stages.parquet import DamagedFileError, batches_of
 from fruits_assets.stages.plan import PREVIOUS, row_keys
@@ -167,8 +168,9 @@ def test_many_small_files_are_put_together(tmp_path: Path, monkeypatch: pytest.M
 def test_the_work_is_divided_by_the_bytes_of_the_photos(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "_BYTES_PER_ITEM", 0)
+    monkeypatch.setattr("fruits_assets.stages.mobilenet_features._INFERENCE_BYTES", 0)
     monkeypatch.setattr(plan, "_MIN_TASK_BYTES", 1000)
+    monkeypatch.setattr(plan, "_TASK_BYTES", 1000)
     images = images_of(tmp_path, *FILES, sizes=[900, 100, 500, 300, 200, 1])
     tasks = planned(StoredTable(str(tmp_path / "none"), ()), images, 2).tasks
     assert [rows_at(task.images) for task in tasks] == [[A, B], [C, D, E], [F]]
@@ -233,9 +235,13 @@ def photo(path: str, color: tuple[int, int, int]) -> dict[str, Any]:
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "content": content,
+        "pixels": None,
     }
 
 
+IMAGES = pa.schema(
+    [image_rows.SCHEMA.field(name) for name in ("path", "label", "sha256", "bytes", "content", "pixels")]
+)
 RED, GREEN, BLUE, GREY, PINK = (200, 9, 9), (9, 200, 9), (9, 9, 200), (99, 99, 99), (250, 150, 190)
 
 
@@ -249,7 +255,8 @@ class Orchard:
     fingerprint: str
 
     def run(self, version: str, *files: Sequence[dict[str, Any]], previous: Ran | None = None) -> Ran:
-        images = write_table(self.root / f"images {version}", *(pa.Table.from_pylist(list(f)) for f in files))
+        tables = (pa.Table.from_pylist(list(rows), IMAGES) for rows in files)
+        images = write_table(self.root / f"images {version}", *tables)
         inputs = {
             "raw_images": Stored(images, images.uri),
             "mobilenet_model": Stored(StoredTable(str(self.network), ()), str(self.network)),
@@ -278,6 +285,15 @@ def by_path(ran: Ran) -> dict[str, list[float]]:
 def faults(ran: Ran) -> dict[str, int]:
     names = ("n_missing", "n_unexpected", "n_duplicates", "n_wrong_length", "n_not_finite")
     return {name: ran.result.metadata[name] for name in names if ran.result.metadata[name]}
+
+
+def test_of_a_photo_that_was_decoded_when_it_was_read_the_file_is_not_decoded_again(orchard: Orchard) -> None:
+    files = [photo(f"kiwi/{i}.png", color) for i, color in enumerate((RED, GREEN, BLUE, GREY))]
+    expected = by_path(orchard.run("1", files))
+    for i in (1, 3):
+        pixels = model_input(decode(files[i]["content"]))
+        files[i] |= {"content": b"not looked at", "pixels": pixels.tobytes()}
+    assert by_path(orchard.run("2", files)) == expected
 
 
 def test_every_image_gets_the_features_of_its_own_content_whatever_is_taken_over(orchard: Orchard) -> None:

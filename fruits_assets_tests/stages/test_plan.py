@@ -14,8 +14,8 @@ from fruits_assets.stages.stored import StoredFile
 MB = 1024**2
 
 
-def sizes_of_parts(sizes: Sequence[int], n_cores: int) -> list[list[int]]:
-    return [list(sizes[part.start : part.stop]) for part in cut(sizes, n_cores)]
+def sizes_of_parts(sizes: Sequence[int], n_cores: int, bytes_per_item: int = 0) -> list[list[int]]:
+    return [list(sizes[part.start : part.stop]) for part in cut(sizes, n_cores, bytes_per_item)]
 
 
 # Tasks -------------------------------------------------------------------------------------------
@@ -43,13 +43,17 @@ def test_every_core_has_many_tasks_where_there_is_enough_to_do() -> None:
 
 
 def test_a_little_work_is_not_cut_into_tasks_that_are_over_at_once() -> None:
-    sizes = [4096] * 100  # the smallest photos that there are, 7 MB with what each costs anyway
-    parts = sizes_of_parts(sizes, n_cores=64)
+    parts = sizes_of_parts([100_000] * 100, n_cores=64)
     assert 2 <= len(parts) <= 5
 
 
-def test_tiny_images_cost_more_than_their_bytes() -> None:
-    assert len(sizes_of_parts([0] * 1000, n_cores=4)) > 16
+def test_a_core_has_two_tasks_even_where_there_is_little_to_do() -> None:
+    assert len(sizes_of_parts([MB] * 32, n_cores=2)) == 4
+
+
+def test_items_cost_more_than_their_bytes() -> None:
+    assert len(sizes_of_parts([0] * 1000, n_cores=4)) == 1
+    assert len(sizes_of_parts([0] * 1000, n_cores=4, bytes_per_item=MB)) > 16
 
 
 @pytest.mark.parametrize("n_cores", [1, 1000])

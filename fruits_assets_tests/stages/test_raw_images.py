@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from fruits_assets.stages import image_rows, plan, sorting
+from fruits_assets.photos.decoding import decode, model_input
+from fruits_assets.stages import image_plan, image_rows, plan, sorting
 from fruits_assets.stages.image_facts import describe_images, facts_of
 from fruits_assets.stages.parquet import DamagedFileError, batches_of
 from fruits_assets.stages.plan import LAST, PREVIOUS
@@ -148,6 +149,7 @@ def test_tables_have_the_documented_columns(messy: Run, spark: SparkSession) -> 
         "source_bytes": "bigint",
         "stripped": "boolean",
         "thumbnail": "binary",
+        "pixels": "binary",
     }
     assert messy.result.schema == columns
     assert list(messy.result.schema) == list(columns)
@@ -241,6 +243,16 @@ def test_thumbnails_decode(messy: Run) -> None:
             with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
                 image.load()
                 assert max(image.size) <= 64
+
+
+def test_of_a_large_photo_is_stored_what_the_network_looks_at(spark: SparkSession, tmp_path: Path) -> None:
+    """And of others not, where it would be most of what is stored."""
+    for name, size in (("large", 800), ("small", 300)):
+        write_noise(tmp_path / "source" / "apple" / f"{name}.png", size, seed=1)
+    images = run(spark, tmp_path / "source", tmp_path / "output").images
+    assert images["apple/small.png"]["pixels"] is None
+    photo = decode(images["apple/large.png"]["content"])
+    assert images["apple/large.png"]["pixels"] == model_input(photo).tobytes()
 
 
 # What changes, and what does not -----------------------------------------------------------------
@@ -396,7 +408,7 @@ def test_a_large_table_is_split_by_path(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "FILE_BYTES", 20_000)
-    monkeypatch.setattr(plan, "_BYTES_PER_ITEM", 0)
+    monkeypatch.setattr(image_plan, "_BYTES_PER_IMAGE", 0)
     for i in range(40):
         write_noise(tmp_path / "source" / "a" / f"{i:02}.png", size=20, seed=i)
     images, ran = run(spark, tmp_path / "source", tmp_path / "output")[1::2]
@@ -439,8 +451,9 @@ def grove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A source of eight images of equal size, of which two go into each file of a table."""
     for i in range(8):
         path = write_image(tmp_path / "grove" / "abcd"[i // 2] / f"{i}.bmp", (30 * i, 0, 0), size=(3, 3))
-    monkeypatch.setattr(plan, "_BYTES_PER_ITEM", 0)
+    monkeypatch.setattr(image_plan, "_BYTES_PER_IMAGE", 0)
     monkeypatch.setattr(plan, "_MIN_TASK_BYTES", 2 * path.stat().st_size)
+    monkeypatch.setattr(plan, "_TASK_BYTES", 2 * path.stat().st_size)
     return tmp_path / "grove"
 
 
