@@ -230,6 +230,8 @@ class LocalSpark(SparkRunner):
             "spark.sql.session.timeZone": "UTC",
             # What Spark itself reads, models that is, is compared with its checksums.
             "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
+            # Threads that fetch photos would each keep what one photo took, in a part of the heap of its own.
+            "spark.executorEnv.MALLOC_ARENA_MAX": "1",
             # Where the workers find this package when it is not installed but the current folder.
             "spark.executorEnv.PYTHONPATH": os.pathsep.join(
                 [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
