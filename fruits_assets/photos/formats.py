@@ -9,7 +9,9 @@ from PIL import Image
 # What a worker decodes in less than 900 MB, all its else included. A baseline JPEG is never there whole; for
 # it Pillow's own definition of a decompression bomb holds. Pillow only warns up to twice that; `decode`
 # refuses, and so its warning would say everything twice.
-MAX_PIXELS, MAX_PIXELS_OF_WEBP, MAX_PIXELS_OF_JPEG = 51_000_000, 24_000_000, 89_478_485
+MAX_PIXELS, MAX_PIXELS_OF_JPEG = 51_000_000, 89_478_485
+# WebP is there several times over while it is decoded; to find the end of a GIF's pixels takes long.
+_MAX_PIXELS_OF = {"WEBP": 24_000_000, "GIF": 16_000_000}
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # Pillow knows many more, some of which start other programs: a photo is one of these, or HEIF.
@@ -49,7 +51,7 @@ def max_pixels(image: Image.Image) -> int:
     """The most pixels that an opened image may have."""
     if image.format in {"JPEG", "MPO"} and not image.info.get("progressive"):
         return MAX_PIXELS_OF_JPEG
-    return MAX_PIXELS_OF_WEBP if image.format == "WEBP" else MAX_PIXELS
+    return _MAX_PIXELS_OF.get(image.format or "", MAX_PIXELS)
 
 
 class UnusableImageError(ValueError):
