@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from fruits_assets_tests.graph import Materialized
+from fruits_assets_tests.stages.sources import write_noise
 
 PROJECT = Path(__file__).parents[1]
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
@@ -78,6 +79,9 @@ def test_definitions_validate_finds_nothing_to_complain_about(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
 
 
+N_NEW = 400
+
+
 def test_a_killed_run_leaves_the_last_versions_readable_and_the_next_run_just_works(
     materialized: Materialized, tmp_path: Path
 ) -> None:
@@ -86,10 +90,8 @@ def test_a_killed_run_leaves_the_last_versions_readable_and_the_next_run_just_wo
     before = {asset: graph.lake.current(asset) for asset in ("mobilenet_features", "pca_features_csv")}
     results = graph.results.read_bytes()
     # Enough images for the kill to fall into the middle of the extraction.
-    for i in range(40):
-        shutil.copytree(graph.source / "Orange", graph.source / f"Orange {i}")
-        for j, file in enumerate((graph.source / f"Orange {i}").iterdir()):
-            shutil.copy(file, file.with_name(f"copy {j}.jpg"))
+    for i in range(N_NEW):
+        write_noise(graph.source / "Noise" / f"{i}.jpg", size=60, seed=i)
     versions = graph.lake_root / "mobilenet_features" / "_versions"
     n_files = len(list(versions.glob("*/*.parquet")))
     assets = ("asset", "materialize", *TARGET, "--select")
@@ -123,7 +125,7 @@ def test_a_killed_run_leaves_the_last_versions_readable_and_the_next_run_just_wo
     done = command(DAGSTER, *assets, "mobilenet_features", env=env)
     assert done.returncode == 0, done.stderr
     after = graph.lake.current("mobilenet_features")
-    assert after.row_count == 24 + 40 * 4
+    assert after.row_count == 24 + N_NEW
     assert {path.name for path in versions.iterdir()} == {before["mobilenet_features"].name, after.name}
 
 
