@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 FACTS = "facts.json"  # of a version's folder: all that the stage told, for whoever takes the version over
 _SMALL = (bool, int, float, str, type(None))  # of a stage's facts, what goes into the log
-_DECISIVE_LIBRARIES = ("pillow", "ai-edge-litert")
+_DECISIVE_LIBRARIES = ("pillow", "pi-heif", "ai-edge-litert")
 
 
 class Lake(dg.ConfigurableResource):

@@ -23,7 +23,7 @@ from fruits_assets.resources.files import LakeError, digest
 from fruits_assets.stages.stored import DAMAGED, ROWS, Output, Stored, StoredFile, StoredTable
 
 LOG = "_delta_log"
-_LIBRARIES = ("dagster", "pyspark", "numpy", "pyarrow", "pillow", "ai-edge-litert")
+_LIBRARIES = ("dagster", "pyspark", "numpy", "pyarrow", "pillow", "pi-heif", "ai-edge-litert")
 _RECORD = "fruits_assets"  # the key in a commit's metadata
 
 

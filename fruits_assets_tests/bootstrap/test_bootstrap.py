@@ -45,7 +45,7 @@ def test_requirements_are_names_with_exact_versions() -> None:
 
 def test_cluster_gets_what_stages_import_and_nothing_heavy() -> None:
     names = set(pinned())
-    assert names >= {"ai-edge-litert", "boto3", "dagster-pipes", "fsspec", "numpy", "pandas", "pillow"}
+    assert names >= {"ai-edge-litert", "boto3", "dagster-pipes", "fsspec", "numpy", "pandas", "pi-heif", "pillow"}
     assert names >= {"pyarrow", "s3fs"}
     assert not names & {"tensorflow", "dagster", "dagster-aws", "dagster-pyspark", "pyspark"}
     assert int(pinned()["pandas"].split(".")[0]) < 3
