@@ -72,9 +72,14 @@ def command_line(pid: int) -> bytes:
 
 def peak_mb(pid: int) -> float:
     """Peak resident memory of a process as the kernel keeps it, MB of 10^6 bytes; 0 when it has ended."""
+    return memory_mb(pid, "status", "VmHWM:")
+
+
+def memory_mb(pid: int, file: str, field: str) -> float:
+    """A field of a file of a process in /proc, MB of 10^6 bytes; 0 when the process has ended."""
     with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+            if line.startswith(field):
                 return int(line.split()[1]) * 1024 / 1e6
     return 0.0
 

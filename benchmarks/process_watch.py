@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from measuring import cpu_seconds, process_tree
+from measuring import cpu_seconds, memory_mb, process_tree
 
 # To sum up the pages of a large process takes the kernel some milliseconds.
 _POLL_S = 1.0
@@ -46,7 +46,9 @@ def watched_together() -> Iterator[Together]:
     def look() -> None:
         while not finished.wait(_POLL_S):
             tree = {pid: stat for pid, stat in process_tree(os.getpid()).items() if pid not in own}
-            together.peak_mb = max(together.peak_mb, sum(map(_proportional_mb, tree)))
+            # Each process its share of what several have: proportional set size.
+            shares_mb = [memory_mb(pid, "smaps_rollup", "Pss:") for pid in tree]
+            together.peak_mb = max(together.peak_mb, sum(shares_mb))
             together.cpu_of_each_s |= {(pid, stat[_STARTED]): _cpu_s(stat) for pid, stat in tree.items()}
 
     watch = threading.Thread(target=look, daemon=True)
@@ -65,15 +67,6 @@ def watched_together() -> Iterator[Together]:
 
 def _cpu_s(stat: list[str]) -> float:
     return sum(map(int, stat[10:12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _proportional_mb(pid: int) -> float:
-    """Proportional set size, MB of 10^6 bytes; 0 when the process has ended."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    return 0.0
 
 
 def _kill(seen: set[tuple[int, str]]) -> None:

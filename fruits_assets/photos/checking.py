@@ -11,6 +11,8 @@ from fruits_assets.photos.decoding import Photo, decode, orientation
 from fruits_assets.photos.formats import FORMATS, UnusableImageError, is_jpeg
 from fruits_assets.photos.personal_metadata import strip_personal_metadata
 
+_NOT_THE_SAME = "without its personal metadata it would not be the same picture"
+
 
 def checked(content: bytes) -> tuple[Photo, bytes]:
     """A photo, and its file without personal metadata, which is known to be the same picture.
@@ -31,9 +33,6 @@ def checked(content: bytes) -> tuple[Photo, bytes]:
     if stored != content and not decode(stored).shows_the_same_as(photo):
         raise UnusableImageError(_NOT_THE_SAME)
     return photo, stored
-
-
-_NOT_THE_SAME = "without its personal metadata it would not be the same picture"
 
 
 def _are_declared_alike(one: bytes, other: bytes) -> bool:

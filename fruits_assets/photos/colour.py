@@ -31,26 +31,32 @@ class Profile:
         assert converted
         return converted
 
+    @functools.cached_property
     def of_samples(self) -> NDArray[np.uint8]:
         """What becomes of colours from all over the profile's space, (n, 3)."""
-        axes = np.meshgrid(*[_STEPS] * len(Image.new(self.mode, (1, 1)).getbands()))
-        samples = np.stack(axes, axis=-1).reshape(_STEPS.size, -1, len(axes))
-        image = Image.fromarray(samples.squeeze(2) if len(axes) == 1 else samples, self.mode)
+        samples = _samples(len(Image.new(self.mode, (1, 1)).getbands()))
+        image = Image.fromarray(samples.squeeze(2) if samples.shape[2] == 1 else samples, self.mode)
         return np.asarray(self.to_srgb(image)).reshape(-1, 3)
 
     def changes(self) -> bool:
         """Whether colours become others at all."""
         if self.mode != "RGB":
             return True
-        samples = np.stack(np.meshgrid(*[_STEPS] * 3), axis=-1).reshape(-1, 3)
-        return bool((np.abs(self.of_samples().astype(int) - samples) > _NO_CHANGE).any())
+        samples = _samples(3).reshape(-1, 3)
+        return bool((np.abs(self.of_samples.astype(int) - samples) > _NO_CHANGE).any())
+
+
+def _samples(n_channels: int) -> NDArray[np.uint8]:
+    """A grid of all combinations, as an image is: (rows, columns, n_channels)."""
+    axes = np.meshgrid(*[_STEPS] * n_channels)
+    return np.stack(axes, axis=-1).reshape(_STEPS.size, -1, n_channels)
 
 
 def have_the_same_colours(one: Profile | None, other: Profile | None) -> bool:
     """Whether two profiles, or none, mean the same by the same numbers."""
     if one is None or other is None:
         return one is other
-    return one is other or (one.mode == other.mode and bool((one.of_samples() == other.of_samples()).all()))
+    return one is other or (one.mode == other.mode and bool((one.of_samples == other.of_samples).all()))
 
 
 @functools.lru_cache(maxsize=64)

@@ -56,14 +56,16 @@ class Photo:
     height: int
     profile: Profile | None = None
 
-    def rgb(self, size: tuple[int, int] | None = None) -> Image.Image:
-        """The picture in sRGB, 8 bits each; resized by Pillow's bicubic filter if a size is given."""
-        picture = self.picture.resize(size, Image.Resampling.BICUBIC) if size else self.picture
-        return self.profile.to_srgb(picture) if self.profile else picture
+    def rgb(self, size: tuple[int, int] | None = None, reducing_gap: float | None = None) -> Image.Image:
+        """The picture in sRGB, 8 bits each; resized by Pillow's bicubic filter if a size is given.
 
-    def thumbnail(self, size: tuple[int, int]) -> Image.Image:
-        """As `rgb`, for the eye alone: averaged to no less than three times the size first."""
-        picture = self.picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        Args:
+            reducing_gap: as Pillow has it: average to so many times the size first, which is faster and for
+                the eye the same.
+        """
+        picture = self.picture
+        if size:
+            picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=reducing_gap)
         return self.profile.to_srgb(picture) if self.profile else picture
 
     def shows_the_same_as(self, other: Photo) -> bool:

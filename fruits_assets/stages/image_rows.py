@@ -125,5 +125,5 @@ def _thumbnail(photo: Photo) -> bytes:
     scale = min(1.0, _THUMBNAIL_SIZE / max(photo.width, photo.height))
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
     buffer = io.BytesIO()
-    photo.thumbnail(size).save(buffer, "JPEG", quality=80)
+    photo.rgb(size, reducing_gap=3.0).save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
