@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,9 @@ class FakeEmr:
         self._mirror = BucketMirror(self.buckets)
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._serve, threaded=True, request_handler=_QuietHandler)
-        self._node = Node(environment, root / "node", self.buckets, self.variables)
+        # A node has no region of its own.
+        variables = {name: value for name, value in self.variables.items() if "REGION" not in name}
+        self._node = Node(environment, root / "node", self.buckets, variables)
         self._worker = Worker(self._node, self._mirror, phase_s)
         self._api = EmrApi(self._ask_moto)
         self._work_error: Exception | None = None
@@ -116,7 +118,7 @@ class FakeEmr:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment in which boto3 and s3fs find this one, here and in steps."""
+        """The environment in which boto3 and s3fs find this one, here and, but for the region, in steps."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "testing",
@@ -174,10 +176,14 @@ class FakeEmr:
         with self._lock:
             self._api.next_failure = Reason(code, message)
 
+    def refuse(self, n: int, code: str, action: str | None = None) -> None:
+        """Answer the next EMR calls (of one action) with an error."""
+        with self._lock:
+            self._api.faults.append(Fault(n, action, error_code=code))
+
     def throttle(self, n: int, action: str | None = None) -> None:
         """Refuse the next EMR calls (of one action) with a ThrottlingException."""
-        with self._lock:
-            self._api.faults.append(Fault(is_throttling=True, n_left=n, action=action))
+        self.refuse(n, "ThrottlingException", action)
 
     def drop_connections(self, n: int, action: str | None = None, served: bool = False) -> None:
         """Close the connection of the next EMR calls (of one action) without an answer.
@@ -186,7 +192,27 @@ class FakeEmr:
             served: the call takes effect first, which its caller cannot know.
         """
         with self._lock:
-            self._api.faults.append(Fault(is_throttling=False, n_left=n, action=action, is_served=served))
+            self._api.faults.append(Fault(n, action, is_served=served))
+
+    def at_next(
+        self,
+        action: str,
+        before: Callable[[Mapping[str, Any]], None] | None = None,
+        after: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        """Do something with the next request of an action, before or after it takes effect."""
+        fault = Fault(1, action, is_served=True, is_answered=True, do=before, then=after)
+        with self._lock:
+            self._api.faults.append(fault)
+
+    @contextmanager
+    def without_spark(self) -> Iterator[None]:
+        """While this lasts, steps start their own script without a JVM: Spark is a name in them."""
+        self._node.has_spark = False
+        try:
+            yield
+        finally:
+            self._node.has_spark = True
 
     @contextmanager
     def hide_package(self, name: str) -> Iterator[None]:
