@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -106,6 +107,8 @@ class FakeEmr:
         self._worker = Worker(self._node, self._mirror, phase_s)
         self._api = EmrApi(self._ask_moto)
         self._work_error: Exception | None = None
+        self._slow: dict[str, float] = {}
+        self._keys_used: defaultdict[str, list[str]] = defaultdict(list)
         self._stop = threading.Event()
         self._leave = ExitStack()
 
@@ -205,6 +208,14 @@ class FakeEmr:
         with self._lock:
             self._api.faults.append(fault)
 
+    def slow_down(self, action: str, seconds: float) -> None:
+        """Answer the calls of an action so much later, until `calm`."""
+        self._slow[action] = seconds
+
+    def keys_used(self, action: str) -> list[str]:
+        """With which access key each call of an action came, refused ones included, since the last `calm`."""
+        return self._keys_used[action]
+
     @contextmanager
     def without_spark(self) -> Iterator[None]:
         """While this lasts, steps start their own script without a JVM: Spark is a name in them."""
@@ -278,6 +289,8 @@ class FakeEmr:
                 self._worker.end_now(cluster)
             self._worker.forget_late_logs()
             self._api.calls.clear()
+            self._slow.clear()
+            self._keys_used.clear()
             error, self._work_error = self._work_error, None
         if error is not None:
             raise RuntimeError("The stand-in for EMR has an error of its own") from error
@@ -317,9 +330,13 @@ class FakeEmr:
         # Before the lock: a client that sends slowly must not hold up the others.
         body = _read_body(environ)
         target = environ.get("HTTP_X_AMZ_TARGET", "")
+        action = target.removeprefix(_EMR_TARGET)
+        time.sleep(self._slow.get(action, 0))
         with self._lock:
             if target.startswith(_EMR_TARGET):
-                answer = self._api.answer(target.removeprefix(_EMR_TARGET), body, environ)
+                signed = re.search(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
+                self._keys_used[action].append(signed[1] if signed else "")
+                answer = self._api.answer(action, body, environ)
             else:
                 answer = self._answer_s3(environ)
         if answer is None:

@@ -10,8 +10,8 @@ from fruits_assets_tests.emr.light_stage import Params, light
 NOTHING = Params()
 
 
-def run(emr: EmrSpark, lake: str, params: Params = NOTHING) -> dg.ExecuteInProcessResult:
-    """Materialize the asset in this process."""
+def run(emr: EmrSpark, lake: str, params: Params = NOTHING, **changed: object) -> dg.ExecuteInProcessResult:
+    """Materialize the asset in this process, with some settings changed."""
 
     @dg.asset
     def light_asset(context: dg.AssetExecutionContext, spark: SparkRunner) -> dg.MaterializeResult:
@@ -19,7 +19,9 @@ def run(emr: EmrSpark, lake: str, params: Params = NOTHING) -> dg.ExecuteInProce
         result = spark.run(context, light, {}, output, params)
         return dg.MaterializeResult(metadata={"environment": result.metadata["environment"]})
 
-    return dg.materialize([light_asset], resources={"spark": emr}, raise_on_error=False)
+    # A copy would be the one that it was made of, for Dagster.
+    spark = EmrSpark(**emr.model_dump() | changed)
+    return dg.materialize([light_asset], resources={"spark": spark}, raise_on_error=False)
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:

@@ -49,7 +49,7 @@ class Aws:
     @property
     def emr(self) -> Any:
         """A client of EMR for calls that may be repeated."""
-        return self._client("emr", {"mode": "standard", "max_attempts": 5})
+        return self._client("emr", {"mode": "standard", "max_attempts": 3})
 
     @property
     def emr_once(self) -> Any:

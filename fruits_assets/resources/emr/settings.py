@@ -63,7 +63,7 @@ class EmrSettings(SparkRunner):
     spark_conf: dict[str, Any] = Field(
         default={}, description="Further Spark properties of a step; they go before the derived ones."
     )
-    poll_s: int = Field(default=10, ge=1, description="Seconds between looks at cluster and step.")
+    poll_s: float = Field(default=10, gt=0, description="Seconds between looks at cluster and step.")
     patience_minutes: int = Field(
         default=10, ge=0, description="How long to bear with AWS not answering, or expired credentials."
     )
