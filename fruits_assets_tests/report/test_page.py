@@ -183,7 +183,9 @@ def test_paper_is_light_and_has_everything(browser: Browser, tmp_path: Path) -> 
     assert contrast(found.in_plot(color), "#ffffff") > 7
     assert found.page.locator("details").count() == 3
     assert found.page.locator("details:not([open])").count() == 0
-    widest = "Math.max(...[...document.querySelectorAll('.chart')].map(c => c.getBoundingClientRect().width))"
+    widest = (
+        "Math.max(...[...document.querySelectorAll('.chart > *')].map(c => c.getBoundingClientRect().width))"
+    )
     assert found.page.evaluate(widest) <= 700
     found.page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert contrast(found.in_plot(color), "#000000") > 7
