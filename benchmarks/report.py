@@ -149,7 +149,7 @@ def made(folder: Path) -> dict[str, float]:
     """Make the report; to be called in a process that has done nothing else."""
     start_mb, started = peak_mb(os.getpid()), time.monotonic()
     with dg.DagsterInstance.ephemeral() as instance:
-        contents = contents_of(belonging_together(Lake(root=str(folder))), "Photos of nobody.", instance)
+        contents = contents_of(belonging_together(Lake(root=str(folder))), "Photos of nobody.", "", instance)
     read = time.monotonic()
     text = page(contents).encode()
     (folder / REPORT_FILE).write_bytes(text)

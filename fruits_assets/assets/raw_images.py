@@ -127,7 +127,7 @@ def raw_images(
     from fruits_assets.stages.plan import LAST, PREVIOUS
 
     config = config_of(context, RawImagesConfig)
-    origin = {"source_sha256": hashlib.sha256(images.uri.encode()).hexdigest()}
+    origin = origin_of(images)
     last = lake.find("raw_images")
     is_other_source = last is not None and last.params != origin
     published = run_and_publish(
@@ -151,6 +151,11 @@ def raw_images(
     )
     n_read = published.facts["n_read"] if published.is_new else 0
     return published.result(metadata(images.uri, published.facts, n_read))
+
+
+def origin_of(images: ImageSource) -> dict[str, str]:
+    """What a version records of its source: by it the same one is known, but not found."""
+    return {"source_sha256": hashlib.sha256(images.uri.encode()).hexdigest()}
 
 
 def metadata(source: str, facts: Mapping[str, Any], n_read: int) -> dict[str, Any]:

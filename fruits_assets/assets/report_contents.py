@@ -12,15 +12,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+import fsspec
 import numpy as np
 import pyarrow as pa
 from upath import UPath
 
+from fruits_assets.photos.glimpse import glimpse
 from fruits_assets.report.closeness import Neighbours, Outliers, ShapesInPasses, most_frequent, neighbours
 from fruits_assets.report.page import (
     MAX_COMPONENTS,
@@ -46,6 +49,9 @@ MAX_COMPARED, MAX_DRAWN = 24_000, 3_000
 _MAX_SHAPES = 1000
 _OUTLIERS, _PAIRS, _MISTAKES = 24, 12, 24
 _QUARANTINE_SHOWN, _KINDS_SHOWN, _KINDS_COUNTED = 50, 12, 1000
+_LEVELS = (0.80, 0.90, 0.95, 0.99)
+# Of files that were set aside, so many are looked at once more, none that is larger.
+_GLIMPSES, _GLIMPSE_BYTES, _GLIMPSE_PIXELS = 24, 8 * 1024**2, 64
 _ROWS_PER_BLOCK = 4096
 CLASSIFIER = "fruit_classifier"
 _TEST = "test"  # the share of the photos that the classifier has not seen in any way
@@ -74,8 +80,14 @@ def belonging_together(lake: Lake) -> dict[str, Version]:
     return {version.asset: version for version in versions}
 
 
-def contents_of(versions: Mapping[str, Version], photos_of: str, instance: dg.DagsterInstance) -> Contents:
+def contents_of(
+    versions: Mapping[str, Version], photos_of: str, source: str, instance: dg.DagsterInstance
+) -> Contents:
     """Everything for the page.
+
+    Args:
+        photos_of: whose photos these are, for people.
+        source: where files that were set aside are still to be found; "" if that is not known.
 
     Raises:
         DamagedFileError: a file of a table is not what was written.
@@ -93,7 +105,8 @@ def contents_of(versions: Mapping[str, Version], photos_of: str, instance: dg.Da
         sample.add(block)
     compared = sample.photos()
     near = neighbours(compared)
-    fitted = json.loads((UPath(model.folder) / FACTS).read_text(encoding="utf-8"))
+    quarantine = _quarantine(raw.table_of("quarantine"))
+    ratios = _explained_variance_ratio(model)
     contents = Contents(
         title=f"{n_photos:,} photos of {len(counts):,} labels",
         photos_of=photos_of,
@@ -101,14 +114,14 @@ def contents_of(versions: Mapping[str, Version], photos_of: str, instance: dg.Da
         tiles=_tiles(versions, n_photos, len(counts)),
         counts=counts,
         ignored=str(raw.facts["ignored"]),
-        quarantine=_quarantine(raw.table_of("quarantine")),
+        quarantine=quarantine,
         drawn=compared.of(quotas(counts, MAX_DRAWN)),
         n_compared=len(compared),
         nearest_has_same_label=near.share_with_same_label(compared.labels),
-        thumbnails={},
-        explained_variance_ratio=fitted["all_explained_variance_ratios"],
-        n_components=fitted["n_components"],
-        levels=fitted["n_components_for"],
+        thumbnails=_glimpses(source, quarantine) if source else {},
+        explained_variance_ratio=ratios,
+        n_components=int(model.facts["n_components"]),
+        levels=_levels(ratios),
         shapes=shapes.shapes(),
         outliers=outliers.found(),
         pairs=_pairs(compared, near, of_two_labels=False),
@@ -116,7 +129,8 @@ def contents_of(versions: Mapping[str, Version], photos_of: str, instance: dg.Da
         classifier=_classifier(versions[CLASSIFIER]) if CLASSIFIER in versions else None,
         made=[_made(version, instance) for version in versions.values()],
     )
-    return replace(contents, thumbnails=_thumbnails(raw.table, set(shown_photos(contents))))
+    thumbnails = _thumbnails(raw.table, set(shown_photos(contents)))
+    return replace(contents, thumbnails={**contents.thumbnails, **thumbnails})
 
 
 def _counts(results: StoredTable) -> dict[str, int]:
@@ -167,6 +181,35 @@ def _quarantine(table: StoredTable) -> Quarantine:
             if kind in kinds or len(kinds) < _KINDS_COUNTED:
                 kinds[kind] += 1
     return Quarantine(table.n_rows, dict(kinds.most_common(_KINDS_SHOWN)), first)
+
+
+def _glimpses(source: str, quarantine: Quarantine) -> dict[str, bytes]:
+    """What can be seen of the first files that were set aside, as far as they are still there."""
+    filesystem, root = fsspec.url_to_fs(source)
+    seen: dict[str, bytes] = {}
+    for row in quarantine.first[:_GLIMPSES]:
+        place = f"{root.rstrip('/')}/{row['path']}"
+        with suppress(OSError):
+            if filesystem.size(place) <= _GLIMPSE_BYTES:
+                thumbnail = glimpse(filesystem.cat_file(place), _GLIMPSE_PIXELS)
+                seen.update({row["path"]: thumbnail} if thumbnail else {})
+    return seen
+
+
+def _explained_variance_ratio(model: Version) -> list[float]:
+    """Of all components that there are; where an erasure has left no facts, of those that were kept."""
+    facts = UPath(model.folder) / FACTS
+    if facts.exists():
+        return list(json.loads(facts.read_text(encoding="utf-8"))["all_explained_variance_ratios"])
+    column = "explained_variance_ratio"
+    return [ratio for batch in batches_of(model.table.uris, [column]) for ratio in batch[column].to_pylist()]
+
+
+def _levels(ratios: Sequence[float]) -> dict[str, int]:
+    """How many components explain so much, where they do."""
+    cumulated = np.cumsum(ratios)
+    reached = {level: cumulated >= level - 1e-12 for level in _LEVELS}
+    return {f"{level:.0%}": int(enough.argmax()) + 1 for level, enough in reached.items() if enough.any()}
 
 
 def _pairs(photos: Photos, near: Neighbours, of_two_labels: bool) -> list[Pair]:
@@ -273,10 +316,10 @@ def _recorded(version: Version, instance: dg.DagsterInstance) -> tuple[float | N
 
 
 def rows_of(contents: Contents) -> pa.Table:
-    """Whose photos the page holds: path, label, and whether in the scatter plot."""
+    """Whose photos the page names or shows: path, label, and whether in the scatter plot."""
     labels = _labels(contents)
     drawn = set(contents.drawn.paths)
-    paths = shown_photos(contents)
+    paths = list(labels)
     return pa.table(
         {
             "path": pa.array(paths, pa.string()),
@@ -290,6 +333,7 @@ def _labels(contents: Contents) -> dict[str, str]:
     pairs: Sequence[Pair] = (*contents.pairs, *contents.pairs_of_two_labels)
     worst = contents.classifier.worst if contents.classifier else ()
     return {
+        **{row["path"]: row["label"] for row in contents.quarantine.first},
         **dict(zip(contents.drawn.paths, contents.drawn.labels, strict=True)),
         **{outlier.path: outlier.label for outlier in contents.outliers},
         **{path: label for pair in pairs for path, label in (pair.first, pair.second)},

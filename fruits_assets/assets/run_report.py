@@ -22,7 +22,7 @@ from fruits_assets.assets.mobilenet_features import mobilenet_features
 from fruits_assets.assets.mobilenet_model import mobilenet_model
 from fruits_assets.assets.pca_features_csv import pca_features_csv
 from fruits_assets.assets.pca_model import pca_model
-from fruits_assets.assets.raw_images import raw_images
+from fruits_assets.assets.raw_images import origin_of, raw_images
 from fruits_assets.assets.scaled_features import scaled_features
 from fruits_assets.resources.image_source import ImageSource
 from fruits_assets.resources.lake import Lake
@@ -87,11 +87,11 @@ def run_report(context: dg.AssetExecutionContext, lake: Lake, images: ImageSourc
 
     versions = belonging_together(lake)
     photos_of = config_of(context, ReportConfig).photos_of
+    source = images.uri if versions["raw_images"].params == origin_of(images) else ""
 
     def make(output: Output) -> StageResult:
-        contents = contents_of(
-            versions, photos_of or f"Photos of {source_name(images.uri)}.", context.instance
-        )
+        whose = photos_of or (f"Photos of {source_name(source)}." if source else "")
+        contents = contents_of(versions, whose, source, context.instance)
         text = page(contents)
         (UPath(output.folder) / REPORT_FILE).write_text(text, encoding="utf-8")
         rows = rows_of(contents)

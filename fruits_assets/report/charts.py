@@ -94,7 +94,7 @@ def scatter(labels: Sequence[int], first: NDArray[np.float32], second: NDArray[n
 
 def explained_variance(ratios: Sequence[float], n_components: int, needed: Mapping[str, int]) -> Any:
     """The share of each component, (rank,), how the shares add up, and where they pass some levels."""
-    shown = min(len(ratios), max(n_components, *needed.values()))
+    shown = min(len(ratios), max([n_components, *needed.values()]))
     numbers, percent = np.arange(1, shown + 1), 100 * np.asarray(ratios)
     cumulated = percent.cumsum()[:shown]
     source = ColumnDataSource({"number": numbers, "share": percent[:shown], "cumulated": cumulated})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ MAX_COMPONENTS = 100
 MAX_MATRIX_LABELS = 150
 _MAX_PATH_SHOWN = 160
 _LABELS_ON_SHEET, _PHOTOS_OF_LABEL = 150, 8
-_MAX_BARS = 20
+_MAX_BARS, _MAX_LISTED = 20, 1000
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def shown_photos(contents: Contents) -> list[str]:
     """The paths of all photos that the page shows, once each: those of the scatter plot first."""
     paths = [
         *contents.drawn.paths,
+        *(row["path"] for row in contents.quarantine.first if row["path"] in contents.thumbnails),
         *(outlier.path for outlier in contents.outliers),
         *(
             path
@@ -151,10 +152,12 @@ def page(contents: Contents) -> str:
     cells = {path: i for i, path in enumerate(shown_photos(contents))}
     nothing = _grey_pixel()
     pictures = sheets([contents.thumbnails.get(path, nothing) for path in cells], MAX_SHEET_BYTES)
-    labels = sorted(contents.counts)
+    labels = sorted(set(contents.drawn.labels))
+    frequent = sorted(contents.counts.items(), key=lambda item: (-item[1], item[0]))
     return environment.get_template("report.html.j2").render(
         contents=contents,
-        labels=[{"name": label, "count": contents.counts[label]} for label in labels],
+        n_labels=len(contents.counts),
+        listed=sorted(frequent[:_MAX_LISTED]),
         marks=_marks(labels, contents.drawn),
         contact_sheet=_contact_sheet(contents),
         cells=cells,
@@ -164,7 +167,7 @@ def page(contents: Contents) -> str:
         script=_asset("report.js"),
         bokeh=_bokeh(),
         data=_json(_data(contents, labels, pictures)),
-        charts=_json(_charts(contents, labels)),
+        charts=_json(_charts(contents, labels, dict(frequent[:_MAX_BARS]))),
         has_matrix=len(contents.shapes.labels) <= MAX_MATRIX_LABELS,
         n_bars=_MAX_BARS,
         n_components=min(contents.n_components, MAX_COMPONENTS),
@@ -242,7 +245,7 @@ def _rounded(values: NDArray[np.float64]) -> list[list[float | None]]:
     return [[float(f"{value:.3g}") if np.isfinite(value) else None for value in row] for row in values]
 
 
-def _charts(contents: Contents, labels: Sequence[str]) -> dict[str, Any]:
+def _charts(contents: Contents, labels: Sequence[str], frequent: Mapping[str, int]) -> dict[str, Any]:
     """What Bokeh's script draws, by the id of the element to draw it in."""
     from bokeh.core.types import ID
     from bokeh.embed import json_item
@@ -252,9 +255,8 @@ def _charts(contents: Contents, labels: Sequence[str]) -> dict[str, Any]:
     numbers = {label: i for i, label in enumerate(labels)}
     scores = contents.drawn.scores
     second = scores[:, 1] if scores.shape[1] > 1 else np.zeros(len(scores), np.float32)
-    frequent = sorted(contents.counts.items(), key=lambda item: -item[1])[:_MAX_BARS]
     figures = {
-        "labels-chart": charts.bars(dict(frequent), "photos", "labels"),
+        "labels-chart": charts.bars(frequent, "photos", "labels"),
         "variance-chart": charts.explained_variance(
             contents.explained_variance_ratio, contents.n_components, contents.levels
         ),
@@ -321,8 +323,3 @@ def _grey_pixel() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), (190, 190, 190)).save(buffer, "JPEG")
     return buffer.getvalue()
-
-
-def joined(parts: Iterable[str]) -> str:
-    """For a cell of a table."""
-    return ", ".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ import pytest
 from upath import UPath
 
 from fruits_assets.assets.run_report import asked_of_others, checks, source_name
-from fruits_assets.definitions import GRAPH, Settings, resources
+from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, resources
 from fruits_assets.erase import erase_photos
 from fruits_assets.resources.files import LakeError
 from fruits_assets.resources.lake import Lake
@@ -58,10 +59,11 @@ def test_the_first_run_makes_the_report_of_all_photos(materialized: Materialized
     assert "Photos of source." in text
     assert str(graph.source) not in text  # where somebody has the photos is not for others
     rows = graph.rows("run_report")
-    assert rows.num_rows == N_IMAGES
+    assert rows.num_rows == N_IMAGES + 1  # whom it names: the broken one as well
+    assert sum(rows["drawn"].to_pylist()) == N_IMAGES
     metadata = materialized.metadata("run_report")
     assert metadata["report"] == str(graph.lake_root / "run_report" / "report.html")
-    assert metadata["photos_shown"] == N_IMAGES
+    assert metadata["photos_shown"] == N_IMAGES + 1
 
 
 def test_it_tells_what_each_asset_took_and_which_versions_it_is_of(materialized: Materialized) -> None:
@@ -131,6 +133,32 @@ def test_a_lake_that_has_moved_away_from_dagsters_records_has_a_report(
     graph = materialized.graph.copy(tmp_path)
     graph.materialize(["run_report"], {"run_report": {"photos_of": "Elsewhere."}})
     assert set(seconds_in(html(graph)).values()) == {"\u2013"}
+
+
+def test_of_a_file_that_was_set_aside_the_report_shows_what_can_be_seen(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    photo = graph.source / PHOTO
+    photo.write_bytes(photo.read_bytes()[:-600])
+    graph.materialize()
+    card = html(graph).partition("<h3>Set aside</h3>")[2].partition("<h3>Contact sheet</h3>")[0]
+    assert f'aria-label="{PHOTO}"' in card
+    assert 'aria-label="no picture"' in card  # the other one
+    photo.unlink()
+    graph.materialize(["run_report"], {"run_report": {"photos_of": "Once more."}})
+    assert f'aria-label="{PHOTO}"' not in html(graph)
+    assert PHOTO in html(graph)
+
+
+def test_a_source_that_is_not_the_lakes_is_neither_named_nor_looked_at(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    other = Graph(SAMPLE_IMAGES, graph.lake_root)
+    shutil.rmtree(graph.lake_root / "run_report")
+    other.materialize(["run_report"])
+    assert "Photos of" not in html(other)
 
 
 def publish_classifier(graph: Graph, inputs: dict[str, Version]) -> None:

@@ -159,6 +159,16 @@ def test_hostile_names_are_shown_and_do_nothing(browser: Browser, tmp_path: Path
     assert found.page.evaluate("window.hacked") is None
 
 
+def test_many_labels_and_long_names_stay_small_enough_to_send(browser: Browser, tmp_path: Path) -> None:
+    photos = clusters([f"{i} {'long name ' * 24}" for i in range(1000)], 3)
+    deep = Photos([f"{'deep/' * 700}{path}" for path in photos.paths], photos.labels, photos.scores)
+    made = contents(deep, classifier=True)
+    assert len(page(made).encode()) < 8_000_000
+    found = opened(browser, tmp_path, made, PHONE)
+    assert found.errors == []
+    assert found.page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_wider_than_a_phone_and_all_text_can_be_read(
     browser: Browser, tmp_path: Path, scheme: str
