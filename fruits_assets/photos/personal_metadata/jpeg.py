@@ -14,6 +14,7 @@ from fruits_assets.photos.personal_metadata import exif, icc
 from fruits_assets.photos.personal_metadata.parts import part
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_NO_SCAN = memoryview(b"")
 _DHT, _DAC, _SOS, _DQT, _DNL, _DRI, _COM = 0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 # Table B.1: baseline, extended, progressive and lossless, with Huffman or arithmetic coding. The others are
@@ -37,7 +38,7 @@ class Segment:
     marker: int
     payload: bytes
     # Nearly all of a file: looked at where it is, and copied once, when the parts are joined.
-    scan: memoryview = memoryview(b"")
+    scan: memoryview = _NO_SCAN
 
     @property
     def parts(self) -> tuple[bytes, memoryview]:
@@ -123,7 +124,7 @@ def _segments(content: bytes) -> Iterator[Segment]:
         (length,) = struct.unpack_from(">H", content, position + 2)
         payload = part(content, position + 4, length - 2)
         position += 2 + length
-        scan = memoryview(b"")
+        scan = _NO_SCAN
         if marker == _SOS:
             end = _NEXT_MARKER.search(content, position)
             if end is None:
