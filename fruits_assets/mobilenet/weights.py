@@ -81,7 +81,7 @@ def _version_of_tensorflow() -> str:
     for name in ("tensorflow-cpu", "tensorflow"):
         with suppress(metadata.PackageNotFoundError):
             return metadata.version(name)
-    raise WeightsError("TensorFlow is not installed, which the weights are loaded with: pip install tensorflow")
+    raise WeightsError("TensorFlow, which loads the weights, is not installed: pip install tensorflow")
 
 
 def load(source: str) -> LoadedWeights:
