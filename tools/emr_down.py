@@ -111,14 +111,21 @@ class Deployment:
         bucket = self._made.get("Bucket") or next(
             (it for it in names if it.startswith(f"{self.stack}-bucket-")), ""
         )
-        if bucket not in names:
-            return []
-        rules = self._s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
-        key = rules[0]["ApplyServerSideEncryptionByDefault"]["KMSMasterKeyID"]
-        return [
-            f"bucket {bucket}: {self._stored(bucket)}",
-            f"key {key}: {KEY_MONTH:.0f} USD a month; without it, nothing in the bucket can be read",
-        ]
+        key, stays = self._made.get("Key"), []
+        if bucket in names:
+            stays.append(f"bucket {bucket}: {self._stored(bucket)}")
+            rules = self._s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"][
+                "Rules"
+            ]
+            key = rules[0]["ApplyServerSideEncryptionByDefault"]["KMSMasterKeyID"]
+        if key:
+            described = boto3.client("kms", region_name=self.region).describe_key(KeyId=key)["KeyMetadata"]
+            # One that is scheduled for deletion costs nothing.
+            if described["KeyState"] != "PendingDeletion":
+                stays.append(
+                    f"key {described['Arn']}: {KEY_MONTH:.0f} USD a month; nothing can be read without it"
+                )
+        return stays
 
     def _stored(self, bucket: str) -> str:
         """How much is in the bucket, versions that were deleted or overwritten included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,12 +56,12 @@ def aws(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An account of AWS that makes stacks, except for what moto does not know: bucket policies and rules."""
     create_key = KmsBackend.create_key
 
-    def with_tags_of_cloudformation(self: KmsBackend, **key: Any) -> Any:
-        # Which moto takes for those of KMS, and fails.
+    def create_key_of_a_stack(self: KmsBackend, **key: Any) -> Any:
+        # moto takes its tags and its policy for those of a call to KMS, which are written differently, and fails.
         tags = [{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in key["tags"]]
-        return create_key(self, **{**key, "tags": tags})
+        return create_key(self, **{**key, "tags": tags, "policy": json.dumps(key["policy"])})
 
-    monkeypatch.setattr(KmsBackend, "create_key", with_tags_of_cloudformation)
+    monkeypatch.setattr(KmsBackend, "create_key", create_key_of_a_stack)
     yield
 
 

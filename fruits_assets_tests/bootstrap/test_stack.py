@@ -181,7 +181,7 @@ def test_emr_passes_the_role_of_the_nodes_and_no_other(template: Json) -> None:
     assert statement["Condition"] == {"StringLike": {"iam:PassedToService": "ec2.amazonaws.com*"}}
 
 
-def test_disks_and_tables_of_a_cluster_are_encrypted(template: Json) -> None:
+def test_security_configuration_encrypts_and_knows_execution_roles(template: Json) -> None:
     configuration = properties(template, "SecurityConfiguration")["SecurityConfiguration"]
     encryption = configuration["EncryptionConfiguration"]
     assert encryption["EnableAtRestEncryption"] is True
@@ -189,6 +189,8 @@ def test_disks_and_tables_of_a_cluster_are_encrypted(template: Json) -> None:
     assert at_rest["S3EncryptionConfiguration"]["EncryptionMode"] == "SSE-KMS"
     assert at_rest["LocalDiskEncryptionConfiguration"]["EnableEbsEncryption"] is True
     assert configuration["InstanceMetadataServiceConfiguration"]["MinimumInstanceMetadataServiceVersion"] == 2
+    enabled = {"IAMConfiguration": {"EnableApplicationScopedIAMRole": True}}
+    assert configuration["AuthorizationConfiguration"]["If"][:2] == ["HasExecutionRole", enabled]
 
 
 def test_budget_writes_to_somebody() -> None:
@@ -211,6 +213,7 @@ def test_whatever_can_carry_tags_says_whose_it_is(template: Json) -> None:
         "AWS::EMR::SecurityConfiguration",
         "AWS::IAM::InstanceProfile",
         "AWS::IAM::ManagedPolicy",
+        "AWS::IAM::Policy",
         "AWS::S3::BucketPolicy",
     }
     for name, resource in template["Resources"].items():

@@ -115,6 +115,20 @@ def test_both_roles_stay_within_a_boundary(own_network: dict[str, str]) -> None:
             assert found.get("PermissionsBoundaryArn") == given.get("PermissionsBoundary"), role
 
 
+def test_nodes_may_act_as_an_execution_role_where_one_is_given(own_network: dict[str, str]) -> None:
+    execution = f"arn:aws:iam::{ACCOUNT}:role/steps"
+    iam = boto3.client("iam")
+    stack = deploy(**own_network)
+    assert iam.list_role_policies(RoleName=stack.physical_id("InstanceRole"))["PolicyNames"] == ["this-bucket-only"]
+
+    stack = deploy(**own_network, ExecutionRoleArn=execution)
+    policy = iam.get_role_policy(
+        RoleName=stack.physical_id("InstanceRole"), PolicyName="act-as-the-execution-role"
+    )["PolicyDocument"]
+    assert policy["Statement"][0]["Action"] == ["sts:AssumeRole", "sts:TagSession"]
+    assert policy["Statement"][0]["Resource"] == execution
+
+
 def allows(policy: Json, action: str, resource: str, context: dict[str, str]) -> bool:
     """What IAM would say, as far as this policy goes: each statement allows, and there are three operators."""
 
