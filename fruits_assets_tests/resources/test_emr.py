@@ -15,8 +15,9 @@ import boto3
 import dagster as dg
 import pytest
 
-from fruits_assets.definitions import EmrSettings, Settings, from_environment, resources
+from fruits_assets.definitions import EmrSettings, Settings, resources
 from fruits_assets.resources.emr import EmrError, EmrSpark, code_archive
+from fruits_assets.settings import from_environment
 
 NAMES = ("staging_uri", "log_uri", "bootstrap_uri", "service_role", "instance_profile", "subnet_id")
 
