@@ -21,7 +21,7 @@ from fruits_assets.settings import LakeSettings, from_environment
 from fruits_assets.stages.image_rows import MAX_IMAGE_BYTES
 from fruits_assets.stages.listing import ListedFile, local_file, local_files
 from fruits_assets.stages.stage import StageInputError
-from fruits_assets.terminal import native_code_says_nothing, printable
+from fruits_assets.terminal import printable
 
 _DESCRIPTION = "Tell what fruit is on photos, by the classifier that the lake of FRUITS_LAKE has published."
 _EPILOG = "Exit status: 0; 1 if a file is no usable photo, or the lake has no classifier."
@@ -35,9 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         lake = LakeReader(from_environment(LakeSettings).lake)
-        with native_code_says_nothing():
-            predictor = Predictor.of(lake)
-            predictor.warm_up()
+        predictor = Predictor.of(lake)
+        predictor.warm_up()
         n_photos = n_bad = 0
         for file, answer in predicted(predictor, found(options.photo)):
             n_photos += 1

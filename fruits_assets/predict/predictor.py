@@ -22,6 +22,7 @@ from fruits_assets.stages.arrow import matrix
 from fruits_assets.stages.parquet import batches_of
 from fruits_assets.stages.scaling import SCALER, Scaling
 from fruits_assets.stages.stored import StoredTable
+from fruits_assets.terminal import native_code_says_nothing
 
 CLASSIFIER = "fruit_classifier"
 CLASSES = "classes.json"
@@ -203,8 +204,9 @@ class Predictor:
         )
 
     def warm_up(self) -> None:
-        """Build the first interpreter before there is a photo."""
-        self.scores(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
+        """Build the first interpreter before there is a photo; a process' first tells how it computes."""
+        with native_code_says_nothing():
+            self.scores(np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))
 
     def scores(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Of (224, 224, 3) pixels, on all components, as the graph computes them."""
