@@ -8,9 +8,11 @@ import dagster as dg
 import pyarrow.parquet as pq
 from dagster import AssetCheckEvaluation
 
-from fruits_assets.definitions import Settings, defs, from_environment, lake
+from fruits_assets.definitions import Settings, defs, lake
 from fruits_assets.resources.lake import Lake
+from fruits_assets.settings import from_environment
 from fruits_assets.stages.pca_features_csv import CSV, PARQUET
+from fruits_assets.terminal import printable
 
 _ROWS, _COMPONENTS = 5, 4
 
@@ -33,7 +35,7 @@ def summary(of: Lake) -> str:
     lines = [
         f"{images.row_count:,} images, {len(per_label)} labels, {images.facts['n_quarantined']} set aside",
         f"ignored: {images.facts['ignored']}",
-        *(f"  {_printable(label):<20} {count:>7,}" for label, count in per_label),
+        *(f"  {printable(label):<20} {count:>7,}" for label, count in per_label),
         "",
         f"Network   MobileNetV2, weights: {network.facts['weights']}",
         f"PCA       {facts['n_components']} components explain "
@@ -62,12 +64,7 @@ def _cell(value: object) -> str:
         return f"{value:.4f}"
     if isinstance(value, list):
         return "[" + ", ".join(f"{number:.4f}" for number in value[:_COMPONENTS])
-    return _printable(str(value))
-
-
-def _printable(text: str) -> str:
-    """A text on one line: what a terminal would not show is written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(str(value))
 
 
 def failed_checks(instance: dg.DagsterInstance) -> list[str]:

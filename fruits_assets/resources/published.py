@@ -150,6 +150,19 @@ def version_at(place: UPath, number: int) -> Version | None:
     return Version(asset=place.name, uri=str(place), table=table_at(place, number), **known)
 
 
+def refuse_damaged(version: Version) -> None:
+    """Raise before what reads it would fail over it.
+
+    Raises:
+        LakeError: names the asset that has to be materialized again.
+    """
+    if not version.is_intact():
+        raise LakeError(
+            f"Version {version.number} of {version.asset} in '{version.uri}' is damaged: a file of it is "
+            f"missing or is not what was written. Materialize {version.asset} again, which makes it anew."
+        )
+
+
 def table_at(folder: UPath, number: int) -> StoredTable:
     """The files of a Delta table at some version."""
     import pyarrow as pa

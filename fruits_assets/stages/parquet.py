@@ -34,7 +34,7 @@ class DamagedFileError(StageInputError):
 
 
 def _damaged(uri: str, fault: str) -> DamagedFileError:
-    asset = uri.rsplit("/_versions/", 1)[0].rsplit("/", 1)[-1]
+    asset = uri.rsplit("/", 4)[1]  # of <asset>/_<table>/<version>/<file>
     return DamagedFileError(f"'{uri}' {fault}. What was in it is made anew when {asset} is materialized.")
 
 

@@ -19,10 +19,10 @@ from fruits_assets.stages.ml_models import standard_scaler_model
 from fruits_assets.stages.moments import Moments, column_moments, merge, moments_of_batches
 from fruits_assets.stages.parquet import TableWriter, batches_of, shares, spread
 from fruits_assets.stages.progress import progress
+from fruits_assets.stages.scaling import SCALER, Scaling
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
 from fruits_assets.stages.stored import ROWS, Output, Stored, StoredFile, StoredTable
 
-SCALER = "standard_scaler_model"
 SCHEMA = pa.schema(
     [("path", pa.string()), ("label", pa.string()), ("scaled_features", pa.list_(pa.float32()))]
 )
@@ -73,15 +73,13 @@ def _scaled(
     uri: str, output: Output, model: StandardScalerModel, done: Accumulator[int]
 ) -> Callable[[Sequence[StoredFile]], tuple[StoredFile, Moments]]:
     """Scale the files of a task, in float64, to one file; its moments are those of what is stored."""
-    mean = model.mean.toArray() if model.getWithMean() else np.zeros(N_FEATURES)
-    std = model.std.toArray() if model.getWithStd() else np.ones(N_FEATURES)
-    factor = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
+    scaling = Scaling.of(model.mean.toArray(), model.std.toArray(), model.getWithMean(), model.getWithStd())
 
     def scale(share: Sequence[StoredFile]) -> tuple[StoredFile, Moments]:
         columns = ["path", "label", "features"]
         with TableWriter(output, SCHEMA) as writer:
             for batch in batches_of(StoredTable(uri, share).uris, columns, _ROWS_PER_GROUP):
-                scaled = ((matrix(batch["features"], N_FEATURES) - mean) * factor).astype(np.float32)
+                scaled = scaling.scaled(matrix(batch["features"], N_FEATURES))
                 values = [batch["path"], batch["label"], fixed_length_arrays(scaled)]
                 writer.write(pa.RecordBatch.from_arrays(values, schema=SCHEMA))
                 done.add(batch.num_rows)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fruits_assets.resources.emr import EU_REGIONS
+from fruits_assets.resources.emr.places import EU_REGIONS
 
 BOOTSTRAP = Path(__file__).parents[2] / "bootstrap"
 STACK = BOOTSTRAP / "emr-stack.yaml"

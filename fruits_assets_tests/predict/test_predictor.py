@@ -1,0 +1,124 @@
+"""The predictor gives what the graph gives, and says what is missing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.ml.linalg import Vectors
+from pyspark.sql import SparkSession
+
+from fruits_assets.predict.predictor import Predictor
+from fruits_assets.resources.files import LakeError
+from fruits_assets.resources.lake_reader import LakeReader
+from fruits_assets.stages.parquet import DamagedFileError
+from fruits_assets_tests.graph import Graph
+from fruits_assets_tests.predict.classifiers import N_COMPONENTS, publish_classifier, saved_model, scores_of
+from fruits_assets_tests.stages.running import flip_bit
+from fruits_assets_tests.stages.sources import write_noise
+
+
+@pytest.fixture(scope="module")
+def predictor(classified: Graph) -> Predictor:
+    return Predictor.of(LakeReader(str(classified.lake_root)))
+
+
+def test_scores_and_probabilities_are_those_of_the_graph_and_of_spark(
+    classified: Graph, predictor: Predictor
+) -> None:
+    model = saved_model(classified.lake.current("fruit_classifier"))
+    results = classified.rows("pca_features_csv")
+    for row in results.to_pylist():
+        prediction = predictor.predict((classified.source / row["path"]).read_bytes())
+        stored = np.array([row[f"pc_{i + 1}"] for i in range(len(prediction.scores))])
+        np.testing.assert_allclose(prediction.scores, stored, rtol=1e-5, atol=1e-5)
+        of_spark = model.predictProbability(Vectors.dense(stored[:N_COMPONENTS])).toArray()
+        expected = sorted(of_spark, reverse=True)[: len(prediction.candidates)]
+        assert [c.probability for c in prediction.candidates] == pytest.approx(expected, abs=1e-5)
+        first = predictor.classifier.labels[int(of_spark.argmax())]
+        assert prediction.candidates[0].label == first
+    assert len(prediction.scores) == len(results.column_names) - 2
+
+
+def test_the_most_similar_photo_of_a_photo_of_the_lake_is_itself(
+    classified: Graph, predictor: Predictor
+) -> None:
+    photos = scores_of(classified).to_pylist()
+    places = np.array([photo["pca_features"] for photo in photos])
+    for photo in photos[::5]:
+        prediction = predictor.predict((classified.source / photo["path"]).read_bytes())
+        distances = np.sort(np.linalg.norm(places - np.array(photo["pca_features"]), axis=1))
+        assert prediction.similar[0].sha256 == photo["sha256"]
+        assert prediction.distance == pytest.approx(0, abs=1e-4)
+        found = [similar.distance for similar in prediction.similar]
+        assert found == pytest.approx(distances[: len(found)], abs=1e-4)
+        assert prediction.is_known
+
+
+def test_a_photo_unlike_all_others_is_not_known(predictor: Predictor, tmp_path: Path) -> None:
+    noise = write_noise(tmp_path / "noise.png", size=100, seed=1)
+    prediction = predictor.predict(noise.read_bytes())
+    assert prediction.distance is not None
+    assert prediction.distance > predictor.classifier.distance_threshold
+    assert prediction.label is None
+    assert prediction.candidates
+
+
+def test_distances_are_in_the_units_that_the_classifier_names(
+    classified: Graph, predictor: Predictor, spark: SparkSession, tmp_path: Path
+) -> None:
+    graph = classified.copy(tmp_path)
+    publish_classifier(spark, graph, scale=2.0)
+    scaled = Predictor.of(LakeReader(str(graph.lake_root)))
+    content = write_noise(tmp_path / "noise.png", size=100, seed=1).read_bytes()
+    whole, half = predictor.predict(content).distance, scaled.predict(content).distance
+    assert whole is not None
+    assert half == pytest.approx(whole / 2)
+
+
+def test_an_empty_lake_names_the_asset_to_materialize(tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match="no published version of fruit_classifier"):
+        Predictor.of(LakeReader(str(tmp_path)))
+
+
+def remove_model(graph: Graph) -> None:
+    """What the current versions were made of is no longer kept."""
+    shutil.rmtree(graph.lake.current("pca_model").folder)
+
+
+def damage_classes(graph: Graph) -> None:
+    Path(graph.lake.current("fruit_classifier").folder, "classes.json").write_text("{}")
+
+
+def damage_flatbuffer(graph: Graph) -> None:
+    (file,) = Path(graph.lake.current("mobilenet_model").folder).glob("*.tflite")
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def damage_references(graph: Graph) -> None:
+    (uri,) = graph.lake.current("fruit_classifier").table_of("references").uris
+    flip_bit(uri, "pca_features")
+
+
+@pytest.mark.parametrize(
+    ("damage", "asset"),
+    [
+        (remove_model, "pca_model"),
+        (damage_classes, "fruit_classifier"),
+        (damage_flatbuffer, "mobilenet_model"),
+        (damage_references, "fruit_classifier"),
+    ],
+)
+def test_a_lake_with_something_missing_says_what_and_what_to_materialize(
+    classified: Graph, tmp_path: Path, damage: Callable[[Graph], None], asset: str
+) -> None:
+    graph = classified.copy(tmp_path)
+    damage(graph)
+    with pytest.raises(
+        (LakeError, DamagedFileError),
+        match=rf"{asset}\b.* [Mm]aterialize.*fruit_classifier|when {asset} is materialized",
+    ):
+        Predictor.of(LakeReader(str(graph.lake_root)))
