@@ -13,10 +13,14 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 # `dagster job execute` announces its successor, which needs one more package, at every call.
 export PYTHONWARNINGS := ignore
 
-.PHONY: run test test-emr test-others ui erase emr-down lint format clean
+.PHONY: run report test test-emr test-others ui erase emr-down lint format clean
 
 run: $(VENV)/run java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
 	$(BIN)/dagster job execute -m fruits_assets.definitions -j fruits_pipeline $(if $(CONFIG),-c $(CONFIG))
+	@$(BIN)/python -m fruits_assets.summary
+
+report: $(VENV)/run ## make the report of what the lake has, without Spark, and say where it is
+	$(BIN)/dagster asset materialize -m fruits_assets.definitions --select run_report
 	@$(BIN)/python -m fruits_assets.summary
 
 # Those of Amazon EMR wait for a pretended cluster most of the time, so the others run meanwhile.

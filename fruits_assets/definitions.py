@@ -15,6 +15,7 @@ from fruits_assets.assets import (
     pca_features_csv,
     pca_model,
     raw_images,
+    run_report,
     scaled_features,
 )
 from fruits_assets.jobs import fruits_pipeline, nightly
@@ -119,7 +120,15 @@ def spark_runner(settings: Settings) -> SparkRunner:
 
 
 GRAPH = dg.load_assets_from_modules(
-    [raw_images, mobilenet_model, mobilenet_features, scaled_features, pca_model, pca_features_csv],
+    [
+        raw_images,
+        mobilenet_model,
+        mobilenet_features,
+        scaled_features,
+        pca_model,
+        pca_features_csv,
+        run_report,
+    ],
     include_specs=True,
 )
 

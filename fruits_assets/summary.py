@@ -8,7 +8,9 @@ import dagster as dg
 import pyarrow.parquet as pq
 from dagster import AssetCheckEvaluation
 
+from fruits_assets.assets.run_report import REPORT_FILE
 from fruits_assets.definitions import Settings, defs, lake
+from fruits_assets.resources.erasure import REPORT
 from fruits_assets.resources.lake import Lake
 from fruits_assets.settings import from_environment
 from fruits_assets.stages.pca_features_csv import CSV, PARQUET
@@ -42,6 +44,7 @@ def summary(of: Lake) -> str:
         f"{100 * float(str(facts['total_explained_variance'])):.2f} % of the variance",
         f"Results   {folder / CSV}",
         f"          {folder / PARQUET}",
+        *([f"Report    {of.place(REPORT) / REPORT_FILE}"] if of.find(REPORT) else []),
         "",
         *_table(first_rows),
     ]

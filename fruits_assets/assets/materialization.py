@@ -19,7 +19,8 @@ from fruits_assets.resources.published import (
 from fruits_assets.resources.spark import SparkRunner
 
 if TYPE_CHECKING:
-    from fruits_assets.stages.stage import Stage
+    from fruits_assets.stages.stage import Stage, StageResult
+    from fruits_assets.stages.stored import Output
 
 GROUP = "fruits"
 OWNERS = ["team:fruits"]
@@ -97,15 +98,49 @@ def run_and_publish(
 ) -> Published:
     """Run a stage over versions of its inputs, audit what it wrote, and publish that if it passes.
 
-    Where nothing that the published version follows from has changed, that stays, and no stage is run.
+    Args:
+        beside: further versions for the stage, of which the result does not follow.
+        recorded_params: what the version says of its parameters; None means all of `params`.
+
+    See `make_and_publish` for the others, and for what is raised.
+    """
+    stored = {name: used.stored for name, used in {**inputs, **beside}.items() if used}
+    return make_and_publish(
+        context,
+        lake,
+        lambda output: spark.run(context, stage, stored, output, params),
+        inputs,
+        recorded_params or asdict(params),  # type: ignore[call-overload]
+        table,
+        checks,
+        told_apart_by,
+        stable_files,
+        is_unchanged,
+    )
+
+
+def make_and_publish(
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    make: Callable[[Output], StageResult],
+    inputs: Mapping[str, Version],
+    settings: Mapping[str, Any],
+    table: Table,
+    checks: Checks,
+    told_apart_by: Sequence[str] = (),
+    stable_files: Sequence[str] = (),
+    is_unchanged: Callable[[Mapping[str, Any]], bool] = lambda facts: True,
+) -> Published:
+    """Make a version from versions of its inputs, audit what was written, and publish that if it passes.
+
+    Where nothing that the published version follows from has changed, that stays, and nothing is made.
 
     Args:
-        checks: from the facts that the stage tells; if a blocking one fails, nothing is published.
+        settings: what the version says of its parameters.
+        checks: from the facts that are told of the result; if a blocking one fails, nothing is published.
         told_apart_by: facts of the result that, with the inputs and the code, decide what the data
             is; none means that the parameters do.
         stable_files: see `Lake.publish`.
-        beside: further versions for the stage, of which the result does not follow.
-        recorded_params: what the version says of its parameters; None means all of `params`.
         is_unchanged: from the facts of the published version, whether what it was made of beside its inputs
             is as it was.
 
@@ -114,7 +149,6 @@ def run_and_publish(
         ConflictError: another run has published something else meanwhile.
     """
     asset = context.asset_key.to_user_string()
-    settings = recorded_params or asdict(params)  # type: ignore[call-overload]
 
     def unchanged() -> Published | None:
         found = lake.unchanged(asset, code_version(context), inputs, settings)
@@ -131,10 +165,9 @@ def run_and_publish(
         return before
     for used in inputs.values():
         refuse_damaged(used)
-    stored = {name: used.stored for name, used in {**inputs, **beside}.items() if used}
     try:
         with lake.new_version(asset, version_name(context)) as output:
-            result = spark.run(context, stage, stored, output, params)
+            result = make(output)
             passed = audited(context, checks(result.metadata))
             identity = {name: result.metadata[name] for name in told_apart_by} or settings
             version = lake.publish(

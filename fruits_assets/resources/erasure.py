@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from graphlib import TopologicalSorter
 
 import pyarrow as pa
 from upath import UPath
@@ -26,18 +27,23 @@ from fruits_assets.stages.pca_features_csv import CSV, PARQUET, write_results
 from fruits_assets.stages.stored import ROWS, Output, StoredFile, StoredTable
 
 _RESULTS = (CSV, PARQUET)
+# Shows photos, names them and follows from all: it goes as a whole, and the next run makes it anew.
+REPORT = "run_report"
 
 
 @dataclass(frozen=True)
 class Erased:
-    """How many rows went from which table, and how many bytes from the disk in all."""
+    """How many rows went from which table, how many bytes from the disk, and whether the report did."""
 
     rows: Mapping[str, int]
     n_bytes: int
+    report: bool
 
 
 def erase(lake: Lake, paths: Sequence[str]) -> Erased:
     """Remove the rows of these paths from all tables, and every version but the new ones from the disk.
+
+    The report goes in any case: it may show a photo that no table has any more.
 
     The scaler and the components that are current were computed from all photos; of a single one they
     keep nothing that could be told apart. The next run computes them anew.
@@ -50,16 +56,30 @@ def erase(lake: Lake, paths: Sequence[str]) -> Erased:
         raise LakeError(f"Run {under_way[0]} is under way over '{lake.root}'. Wait for its end, or stop it.")
     rows: dict[str, int] = {}
     erased: dict[str, Version] = {}
-    n_bytes = 0
-    for place in lake.places():
-        version = lake.current(place.name)
-        without = _without(version, set(paths), erased)
-        erased[place.name] = without
+    report = lake.place(REPORT)
+    had_report, n_bytes = report.exists(), _removed(report)
+    found = {place.name: lake.find(place.name) for place in lake.places()}
+    versions = {name: version for name, version in found.items() if version}
+    order = TopologicalSorter({name: version.inputs.keys() for name, version in versions.items()})
+    # Inputs first, so that each version is one of what its inputs have become.
+    for name in filter(versions.__contains__, order.static_order()):
+        version = versions[name]
+        without = erased[name] = _without(version, set(paths), erased)
         for table in (ROWS, *version.tables):
-            name = f"{place.name} {table}".rstrip()
-            rows[name] = version.table_of(table).n_rows - without.table_of(table).n_rows
-        n_bytes += remove_unkept(place, Keep(1, timedelta(0), timedelta(0)))
-    return Erased({name: n for name, n in rows.items() if n}, n_bytes)
+            n_rows = version.table_of(table).n_rows - without.table_of(table).n_rows
+            rows[f"{name} {table}".rstrip()] = n_rows
+    # What was never published, a run that failed may have left there.
+    n_bytes += sum(remove_unkept(place, Keep(1, timedelta(0), timedelta(0))) for place in lake.places())
+    return Erased({name: n for name, n in rows.items() if n}, n_bytes, had_report)
+
+
+def _removed(folder: UPath) -> int:
+    """Remove a folder; returns the bytes."""
+    if not folder.exists():
+        return 0
+    n_bytes: int = sum(info["size"] for info in folder.fs.find(folder.path, detail=True).values())
+    folder.fs.rm(folder.path, recursive=True)
+    return n_bytes
 
 
 def _without(version: Version, paths: set[str], erased: Mapping[str, Version]) -> Version:

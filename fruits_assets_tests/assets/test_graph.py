@@ -27,6 +27,7 @@ ASSETS = [
     "scaled_features",
     "pca_model",
     "pca_features_csv",
+    "run_report",
 ]
 N_IMAGES = 14 + len(ODD_NAMES)
 
@@ -41,9 +42,10 @@ def test_every_asset_is_published_with_its_rows_and_passes_its_checks(materializ
         "scaled_features": N_IMAGES,
         "pca_model": N_IMAGES - 1,
         "pca_features_csv": N_IMAGES,
+        "run_report": N_IMAGES,
     }
     evaluations = materialized.result.get_asset_check_evaluations()
-    assert len(evaluations) == 17
+    assert len(evaluations) == 19
     # One of 25 files is broken on purpose: 96 % are readable.
     assert [e.check_name for e in evaluations if not e.passed] == []
 
