@@ -12,11 +12,17 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 # `dagster job execute` announces its successor, which needs one more package, at every call.
 export PYTHONWARNINGS := ignore
 
-.PHONY: run test test-emr test-others ui erase lint format clean
+.PHONY: run predict app test test-emr test-others ui erase lint format clean
 
 run: $(VENV)/run java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
 	$(BIN)/dagster job execute -m fruits_assets.definitions -j fruits_pipeline $(if $(CONFIG),-c $(CONFIG))
 	@$(BIN)/python -m fruits_assets.summary
+
+predict: $(VENV)/run ## what fruit is on PHOTO=<photo or folder>
+	@$(BIN)/fruits predict $(if $(PHOTO),'$(PHOTO)',--help)
+
+app: $(VENV)/run ## the same as a page for phones on http://127.0.0.1:8000
+	@$(BIN)/fruits app
 
 # Those of Amazon EMR wait for a pretended cluster most of the time, so the others run meanwhile.
 test: $(VENV)/dev java ## all tests

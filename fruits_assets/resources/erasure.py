@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from graphlib import TopologicalSorter
 
 import pyarrow as pa
 from upath import UPath
@@ -51,15 +52,22 @@ def erase(lake: Lake, paths: Sequence[str]) -> Erased:
     rows: dict[str, int] = {}
     erased: dict[str, Version] = {}
     n_bytes = 0
-    for place in lake.places():
-        version = lake.current(place.name)
+    for version in _inputs_first([found for place in lake.places() if (found := lake.find(place.name))]):
         without = _without(version, set(paths), erased)
-        erased[place.name] = without
+        erased[version.asset] = without
         for table in (ROWS, *version.tables):
-            name = f"{place.name} {table}".rstrip()
+            name = f"{version.asset} {table}".rstrip()
             rows[name] = version.table_of(table).n_rows - without.table_of(table).n_rows
+    for place in lake.places():
         n_bytes += remove_unkept(place, Keep(1, timedelta(0), timedelta(0)))
     return Erased({name: n for name, n in rows.items() if n}, n_bytes)
+
+
+def _inputs_first(versions: Sequence[Version]) -> list[Version]:
+    """So that what was made of a version can name the one that takes its place."""
+    by_asset = {version.asset: version for version in versions}
+    order = TopologicalSorter({asset: version.inputs for asset, version in by_asset.items()})
+    return [by_asset[asset] for asset in order.static_order() if asset in by_asset]
 
 
 def _without(version: Version, paths: set[str], erased: Mapping[str, Version]) -> Version:
