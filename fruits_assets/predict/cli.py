@@ -130,11 +130,10 @@ def _for_people(path: str, answer: Prediction) -> Iterator[str]:
     if answer.is_known:
         said = f"{printable(first.label)}, {first.probability:.1%} ({certainty(first.probability)})"
     else:
-        said, others = UNKNOWN, list(answer.candidates)
+        said = UNKNOWN
     yield f"{printable(path)}: {said}"
-    if others:
-        names = ", ".join(f"{printable(other.label)} {other.probability:.1%}" for other in others)
-        yield f"    {'or' if answer.is_known else 'at most'} {names}"
+    if answer.is_known and others:
+        yield "    or " + ", ".join(f"{printable(other.label)} {other.probability:.1%}" for other in others)
     if answer.similar:
         names = ", ".join(printable(photo.path) for photo in answer.similar)
         yield f"    most like {names}"

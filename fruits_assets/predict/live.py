@@ -13,6 +13,7 @@ from fruits_assets.resources.files import LakeError
 from fruits_assets.resources.lake_reader import LakeReader
 from fruits_assets.stages.stage import StageInputError
 
+PHOTOS = "raw_images"
 LOOK_EVERY_S = 2.0
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Published:
-    """A predictor, pictures of the photos that it knows, and the names of the versions that these are of."""
+    """A predictor and the photos that it knows; `names` of the versions of photos and classifier."""
 
     predictor: Predictor
     photos: LakePhotos
@@ -56,19 +57,26 @@ class Live:
         return self._published
 
     def _look(self) -> None:
-        """Take what is published; where it cannot be used, what was used before stays."""
+        """Take what is published; a classifier that cannot be used leaves the one before it in use."""
+        before, said = self._published, ""
         try:
-            versions = self._lake.current(CLASSIFIER), self._lake.current("raw_images")
-            names = versions[0].name, versions[1].name
-            if self._published is None or self._published.names != names:
-                predictor = Predictor.of(self._lake)
+            images = self._lake.current(PHOTOS)
+            predictor = before.predictor if before else None
+            names = images.name, before.names[1] if before else ""
+            try:
+                classifier = self._lake.current(CLASSIFIER)
+                if classifier.name != names[1]:
+                    predictor = Predictor.of(self._lake)
+                    predictor.warm_up()
+                    names = images.name, classifier.name
+                    logger.warning("answers are by %s", predictor.versions)
+            except (LakeError, StageInputError) as error:
+                said = str(error)
+            if predictor and (before is None or names != before.names):
                 known = set(predictor.references.rows["sha256"].to_pylist())
-                photos = LakePhotos(versions[1].table, known)
-                predictor.warm_up()
-                self._published = Published(predictor, photos, names)
-                logger.warning("answers are by %s", predictor.versions)
-            self._said = ""
+                self._published = Published(predictor, LakePhotos(images.table, known), names)
         except (LakeError, StageInputError) as error:
-            if str(error) != self._said:
-                logger.warning(str(error))
-            self._said = str(error)
+            said = str(error)
+        if said and said != self._said:
+            logger.warning(said)
+        self._said = said

@@ -110,8 +110,9 @@ class References:
         distances = np.linalg.norm(self.places - scores / self.scale, axis=1)
         numbers = np.argsort(distances, kind="stable")[:N_SIMILAR]
         return [
-            SimilarPhoto(**row, distance=float(distance))
-            for row, distance in zip(self.rows.take(numbers).to_pylist(), distances[numbers], strict=True)
+            SimilarPhoto(**row, distance=float(distances[number]))
+            for number in numbers.tolist()
+            for row in self.rows.slice(number, 1).to_pylist()
         ]
 
 
@@ -223,6 +224,6 @@ class Predictor:
 def _components(table: StoredTable) -> NDArray[np.float64]:
     """(n_features, n_components), by falling variance."""
     batches = list(batches_of(table.uris, ["component", "loadings"]))
-    numbers = np.concatenate([batch["component"].to_numpy() for batch in batches])
+    numbers = [number for batch in batches for number in batch["component"].to_pylist()]
     loadings = np.concatenate([matrix(batch["loadings"], N_FEATURES) for batch in batches])
     return np.ascontiguousarray(loadings[np.argsort(numbers)].T)

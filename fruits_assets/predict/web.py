@@ -1,7 +1,7 @@
 """`fruits app`: a web page that tells what fruit is on a photo.
 
-A photo is read into memory, looked at and forgotten: it is not written anywhere, and neither it nor its name is
-logged. How much of that happens at once is bounded; whoever comes on top of it is asked to come again.
+A photo is read into memory, looked at and forgotten: it is not written anywhere, and nothing of it is logged.
+How much of that happens at once is bounded; whoever comes on top of it is asked to come again.
 """
 
 from __future__ import annotations
@@ -247,8 +247,8 @@ def _is_own(host: str, names: Collection[str]) -> bool:
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until interrupted; returns the exit status."""
-    parser = argparse.ArgumentParser("fruits app", description="A web page that tells what fruit is on a photo.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine only")
+    parser = argparse.ArgumentParser("fruits app", description="A page that tells what fruit is on a photo.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
     parser.add_argument(
         "--name", action="append", default=[], help="a host name under which it is reached, if not an address"

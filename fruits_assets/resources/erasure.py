@@ -56,6 +56,7 @@ def erase(lake: Lake, paths: Sequence[str]) -> Erased:
         raise LakeError(f"Run {under_way[0]} is under way over '{lake.root}'. Wait for its end, or stop it.")
     rows: dict[str, int] = {}
     erased: dict[str, Version] = {}
+<<<<<<< HEAD
     report = lake.place(REPORT)
     had_report, n_bytes = report.exists(), _removed(report)
     found = {place.name: lake.find(place.name) for place in lake.places()}
@@ -80,6 +81,25 @@ def _removed(folder: UPath) -> int:
     n_bytes: int = sum(info["size"] for info in folder.fs.find(folder.path, detail=True).values())
     folder.fs.rm(folder.path, recursive=True)
     return n_bytes
+=======
+    n_bytes = 0
+    for version in _inputs_first([found for place in lake.places() if (found := lake.find(place.name))]):
+        without = _without(version, set(paths), erased)
+        erased[version.asset] = without
+        for table in (ROWS, *version.tables):
+            name = f"{version.asset} {table}".rstrip()
+            rows[name] = version.table_of(table).n_rows - without.table_of(table).n_rows
+    for place in lake.places():
+        n_bytes += remove_unkept(place, Keep(1, timedelta(0), timedelta(0)))
+    return Erased({name: n for name, n in rows.items() if n}, n_bytes)
+>>>>>>> b2761ee3c0c86e05d9068805a9c30c0d89908371
+
+
+def _inputs_first(versions: Sequence[Version]) -> list[Version]:
+    """So that what was made of a version can name the one that takes its place."""
+    by_asset = {version.asset: version for version in versions}
+    order = TopologicalSorter({asset: version.inputs for asset, version in by_asset.items()})
+    return [by_asset[asset] for asset in order.static_order() if asset in by_asset]
 
 
 def _without(version: Version, paths: set[str], erased: Mapping[str, Version]) -> Version:

@@ -165,9 +165,8 @@ def refuse_damaged(version: Version) -> None:
 
 def table_at(folder: UPath, number: int) -> StoredTable:
     """The files of a Delta table at some version."""
-    import pyarrow as pa
-
-    actions = pa.table(_opened(folder, number).get_add_actions())
+    # Not by way of pyarrow.table, which imports pandas to see whether it was given one of its tables.
+    actions = _opened(folder, number).get_add_actions()
     columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     files = sorted(StoredFile(*row) for row in zip(*columns, strict=True))
     return StoredTable(str(folder), files)

@@ -147,6 +147,10 @@ class LocalSpark(SparkRunner):
                     raise failure from error
                 raise
         context.log.info(f"{stage.__name__} took {time.monotonic() - started:.1f} s")
+        # What a stage has needed in this process is not held until the next one needs it.
+        import pyarrow as pa
+
+        pa.default_memory_pool().release_unused()
         return result
 
     @property

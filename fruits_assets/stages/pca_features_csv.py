@@ -260,8 +260,8 @@ def describe_csv(uri: str) -> dict[str, Any]:
         with filesystem.open(path, "rb") as file:
             reader = pyarrow.csv.open_csv(
                 file,
-                # It reads many blocks ahead.
-                read_options=pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+                # Threads would read many blocks ahead.
+                read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
                 parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
                 convert_options=_column_types(filesystem, path),
             )

@@ -41,7 +41,7 @@ class Scaling:
         told = json.loads(metadata.read_text(encoding="utf-8"))
         params = {**told["defaultParamMap"], **told["paramMap"]}
         with data.open("rb") as file:
-            (row,) = pq.read_table(file).to_pylist()
+            (row,) = pq.ParquetFile(file).read().to_pylist()
         mean, std = (np.array(row[name]["values"], np.float64) for name in ("mean", "std"))
         return cls.of(mean, std, params["withMean"], params["withStd"])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -34,9 +36,14 @@ def scores_of(graph: Graph) -> pa.Table:
 
 
 def publish_classifier(
-    spark: SparkSession, graph: Graph, *, distance_threshold: float = 10.0, scale: float = 1.0
+    spark: SparkSession,
+    graph: Graph,
+    *,
+    distance_threshold: float = 10.0,
+    scale: float = 1.0,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Version:
-    """Fit one to the scores that the lake has, and publish it."""
+    """Fit one to the scores that the lake has, and publish it; `renamed` labels have other names in it."""
     lake = Lake(root=str(graph.lake_root), keep_minutes=0)
     photos = scores_of(graph)
     labels = sorted(set(photos["label"].to_pylist()))
@@ -49,7 +56,7 @@ def publish_classifier(
     with lake.new_version(CLASSIFIER, f"{uuid.uuid4().hex}-0") as output:
         model.save(f"{output.folder}/{CLASSIFIER}")
         classes = {
-            "labels": labels,
+            "labels": [renamed.get(label, label) for label in labels],
             "n_components": N_COMPONENTS,
             "distance_threshold": distance_threshold,
             "distance_scale": [scale] * N_COMPONENTS,

@@ -8,16 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import SparkSession
 
+from fruits_assets.mobilenet.convert import ConversionReport
 from fruits_assets.predict.predictor import Predictor
 from fruits_assets.resources.files import LakeError
 from fruits_assets.resources.lake_reader import LakeReader
+from fruits_assets.stages.mobilenet_features import Params as FeatureParams
+from fruits_assets.stages.mobilenet_features import mobilenet_features
 from fruits_assets.stages.parquet import DamagedFileError
+from fruits_assets.stages.raw_images import Params as RawParams
+from fruits_assets.stages.raw_images import raw_images
+from fruits_assets.stages.stored import Stored, StoredTable
 from fruits_assets_tests.graph import Graph
+from fruits_assets_tests.photos.heic_files import heif_file, irot, photo_pixels, tiled_photo
+from fruits_assets_tests.photos.photo_files import ORDINARY, PERSONAL, turned_exif
 from fruits_assets_tests.predict.classifiers import N_COMPONENTS, publish_classifier, saved_model, scores_of
-from fruits_assets_tests.stages.running import flip_bit
+from fruits_assets_tests.stages.running import flip_bit, run_stage, stored_rows
 from fruits_assets_tests.stages.sources import write_noise
 
 
@@ -41,6 +50,42 @@ def test_scores_and_probabilities_are_those_of_the_graph_and_of_spark(
         first = predictor.classifier.labels[int(of_spark.argmax())]
         assert prediction.candidates[0].label == first
     assert len(prediction.scores) == len(results.column_names) - 2
+
+
+def test_photos_of_any_kind_give_what_the_graph_makes_of_them(
+    predictor: Predictor,
+    spark: SparkSession,
+    flatbuffer_folder: Path,
+    network_report: ConversionReport,
+    tmp_path: Path,
+) -> None:
+    """Of the features that the stages write; large photos come to these by way of their pixels."""
+    source = tmp_path / "source" / "kiwi"
+    source.mkdir(parents=True)
+    for name, content in {**ORDINARY, **PERSONAL}.items():
+        (source / f"{name}.jpg").write_bytes(content())
+    (source / "phone.heic").write_bytes(heif_file(tiled_photo(photo_pixels((90, 70)), 64, irot(1))))
+    noise = np.random.default_rng(3).integers(0, 256, (1300, 1500, 3), np.uint8)
+    Image.fromarray(noise).save(source / "large.jpg", quality=95, exif=turned_exif())
+    images = run_stage(spark, raw_images, {}, tmp_path / "raw_images", RawParams(str(source.parent)))
+    features = run_stage(
+        spark,
+        mobilenet_features,
+        {
+            "raw_images": images.stored,
+            "mobilenet_model": Stored(StoredTable("", ()), str(flatbuffer_folder)),
+        },
+        tmp_path / "mobilenet_features",
+        FeatureParams(network_report.fingerprint, batch_size=2),
+    )
+    has_pixels = {row["path"]: row["pixels"] is not None for row in stored_rows(images.table())}
+    assert has_pixels["kiwi/large.jpg"]
+    rows = stored_rows(features.table())
+    assert len(rows) == len(ORDINARY) + len(PERSONAL) + 2
+    for row in rows:
+        expected = predictor.scaling.scaled(np.array([row["features"]]))[0] @ predictor.components
+        found = predictor.predict((source.parent / row["path"]).read_bytes()).scores
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5, err_msg=row["path"])
 
 
 def test_the_most_similar_photo_of_a_photo_of_the_lake_is_itself(

@@ -68,6 +68,8 @@ def test_an_erased_photo_is_in_no_file_of_the_lake(materialized: Materialized, t
         assert graph.rows(table).equals(others)
         assert pl.read_delta(str(graph.lake_root / table)).height == others.num_rows
         assert graph.lake.current(table).is_intact()
+    for asset, made_of in (("mobilenet_features", "raw_images"), ("pca_features_csv", "scaled_features")):
+        assert graph.lake.current(asset).inputs[made_of] == graph.lake.current(made_of).number
     with graph.results.open(newline="", encoding="utf-8") as file:
         assert [row["path"] for row in csv.DictReader(file)] == graph.rows("pca_features_csv")[
             "path"

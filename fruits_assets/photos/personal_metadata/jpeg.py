@@ -41,9 +41,9 @@ class Segment:
     scan: memoryview = _NO_SCAN
 
     @property
-    def parts(self) -> tuple[bytes, memoryview]:
+    def parts(self) -> list[bytes | memoryview]:
         """What it is in the file."""
-        return struct.pack(">BBH", 0xFF, self.marker, len(self.payload) + 2) + self.payload, self.scan
+        return [struct.pack(">BBH", 0xFF, self.marker, len(self.payload) + 2) + self.payload, self.scan]
 
 
 def stripped(content: bytes) -> bytes:
@@ -61,7 +61,7 @@ def stripped(content: bytes) -> bytes:
     chunks = [
         s for s in segments[: segments.index(frame)] if s.marker == _APP2 and s.payload.startswith(_ICC)
     ]
-    kept = []
+    kept: list[Segment] = []
     if jfif:
         kept.append(Segment(_APP0, _plain_jfif(jfif)))
     if any(s.marker == _APP1 for s in head):

@@ -41,6 +41,8 @@ async function ask(photo) {
     const reason = error instanceof TypeError ? "The server cannot be reached." : error.message;
     part("trouble-title").textContent = "That did not work";
     part("trouble-reason").textContent = reason;
+    part("no-preview").hidden = true;
+    part("versions").textContent = "";
     show("trouble");
     say(`That did not work. ${reason}`);
   }
@@ -102,7 +104,8 @@ function tell(answer) {
   const others = answer.runners_up;
   part("others-title").textContent = known ? "Or else" : "If I had to guess";
   part("others-title").hidden = !others.length;
-  part("others").replaceChildren(...others.map((other) => row(other.label, percent(other.probability))));
+  // How probable a guess would be among fruits that it is none of means nothing.
+  part("others").replaceChildren(...others.map((other) => row(other.label, known ? percent(other.probability) : "")));
   part("similar-title").hidden = !answer.similar.length;
   part("similar").replaceChildren(...answer.similar.map(figure));
   part("versions").textContent =
@@ -147,4 +150,6 @@ function say(text) {
 function show(id) {
   for (const other of ["idle", "waiting", "trouble", "result"]) part(other).hidden = other !== id;
   part("answer").setAttribute("aria-busy", String(id === "waiting"));
+  // On a phone it is below the photo.
+  if (part("answer").getBoundingClientRect().top > innerHeight / 2) part("answer").scrollIntoView();
 }
