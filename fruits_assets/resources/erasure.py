@@ -56,19 +56,13 @@ def erase(lake: Lake, paths: Sequence[str]) -> Erased:
         raise LakeError(f"Run {under_way[0]} is under way over '{lake.root}'. Wait for its end, or stop it.")
     rows: dict[str, int] = {}
     erased: dict[str, Version] = {}
-<<<<<<< HEAD
     report = lake.place(REPORT)
     had_report, n_bytes = report.exists(), _removed(report)
-    found = {place.name: lake.find(place.name) for place in lake.places()}
-    versions = {name: version for name, version in found.items() if version}
-    order = TopologicalSorter({name: version.inputs.keys() for name, version in versions.items()})
-    # Inputs first, so that each version is one of what its inputs have become.
-    for name in filter(versions.__contains__, order.static_order()):
-        version = versions[name]
-        without = erased[name] = _without(version, set(paths), erased)
+    for version in _inputs_first([found for place in lake.places() if (found := lake.find(place.name))]):
+        without = erased[version.asset] = _without(version, set(paths), erased)
         for table in (ROWS, *version.tables):
             n_rows = version.table_of(table).n_rows - without.table_of(table).n_rows
-            rows[f"{name} {table}".rstrip()] = n_rows
+            rows[f"{version.asset} {table}".rstrip()] = n_rows
     # What was never published, a run that failed may have left there.
     n_bytes += sum(remove_unkept(place, Keep(1, timedelta(0), timedelta(0))) for place in lake.places())
     return Erased({name: n for name, n in rows.items() if n}, n_bytes, had_report)
@@ -81,18 +75,6 @@ def _removed(folder: UPath) -> int:
     n_bytes: int = sum(info["size"] for info in folder.fs.find(folder.path, detail=True).values())
     folder.fs.rm(folder.path, recursive=True)
     return n_bytes
-=======
-    n_bytes = 0
-    for version in _inputs_first([found for place in lake.places() if (found := lake.find(place.name))]):
-        without = _without(version, set(paths), erased)
-        erased[version.asset] = without
-        for table in (ROWS, *version.tables):
-            name = f"{version.asset} {table}".rstrip()
-            rows[name] = version.table_of(table).n_rows - without.table_of(table).n_rows
-    for place in lake.places():
-        n_bytes += remove_unkept(place, Keep(1, timedelta(0), timedelta(0)))
-    return Erased({name: n for name, n in rows.items() if n}, n_bytes)
->>>>>>> b2761ee3c0c86e05d9068805a9c30c0d89908371
 
 
 def _inputs_first(versions: Sequence[Version]) -> list[Version]:

@@ -90,9 +90,9 @@ class Node:
         variables = self._variables_of_step()
         if not self.has_spark:
             zips = [str(self._local(arg)) for arg in args if arg.endswith(".zip")]
-            variables["PYTHONPATH"] = os.pathsep.join(
-                [*zips, str(self._write_name_of_spark()), str(_PROJECT)]
-            )
+            hiding = [variables["PYTHONPATH"]] if self.hidden else []
+            paths = [*hiding, *zips, str(self._write_name_of_spark()), str(_PROJECT)]
+            variables["PYTHONPATH"] = os.pathsep.join(paths)
         return StepProcess(self.command(args), variables, self._folder / "steps" / step_id)
 
     def _local(self, uri: str) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -153,3 +155,65 @@ def test_a_result_does_not_depend_on_the_messages(
 
 def test_a_stage_that_fails_shows_its_own_words(fake_emr: FakeEmr, emr: EmrSpark, lake: str) -> None:
     assert "the stage's own words" in failure(run(emr, lake, Params(fails=True)))
+
+
+def test_a_package_without_which_a_step_cannot_even_report_is_named_from_its_log(
+    fake_emr: FakeEmr, emr: EmrSpark, lake: str
+) -> None:
+    with fake_emr.hide_package("dagster_pipes"):
+        text = failure(run(emr, lake))
+    assert "The cluster lacks the package dagster_pipes" in text
+    assert "requirements-emr.txt" in text
+
+
+def test_a_cluster_without_the_python_of_the_bootstrap_action_says_so(
+    fake_emr: FakeEmr, emr: EmrSpark, lake: str
+) -> None:
+    with fake_emr.no_python():
+        text = failure(run(emr, lake))
+    assert "bootstrap-emr.sh" in text
+
+
+def test_a_cluster_that_dies_in_bootstrap_gives_its_reason(
+    fake_emr: FakeEmr, emr: EmrSpark, lake: str
+) -> None:
+    reason = "On the primary instance (i-1), bootstrap action 1 returned a non-zero return code"
+    fake_emr.fail_next_cluster("BOOTSTRAP_FAILURE", reason)
+    text = failure(run(emr, lake))
+    assert "BOOTSTRAP_FAILURE" in text
+    assert reason in text
+    assert len(clusters(fake_emr, emr)) == 1
+
+
+def test_a_cluster_that_terminates_under_a_step_gives_its_reason(
+    fake_emr: FakeEmr, emr: EmrSpark, lake: str
+) -> None:
+    def terminate_once_running() -> None:
+        while not (found := clusters(fake_emr, emr)) or "RUNNING" not in states(found[0].id):
+            time.sleep(0.05)
+        fake_emr.terminate(found[0].id, "INSTANCE_FAILURE", "the primary node is gone")
+
+    def states(cluster_id: str) -> list[str]:
+        return [step.state for step in fake_emr.steps(cluster_id)]
+
+    killer = threading.Thread(target=terminate_once_running)
+    killer.start()
+    text = failure(run(emr, lake, Params(seconds=60)))
+    killer.join()
+    assert "the primary node is gone" in text
+
+
+def test_throttling_and_dropped_connections_are_outlived(fake_emr: FakeEmr, emr: EmrSpark, lake: str) -> None:
+    fake_emr.throttle(2)
+    fake_emr.drop_connections(1)
+    assert run(emr, lake).success
+
+
+def test_a_run_that_gives_up_leaves_no_step_that_writes(fake_emr: FakeEmr, emr: EmrSpark, lake: str) -> None:
+    def refuse_looks(request: Mapping[str, Any]) -> None:
+        fake_emr.refuse(1, "AccessDeniedException", "DescribeStep")
+
+    fake_emr.at_next("AddJobFlowSteps", after=refuse_looks)
+    assert "AccessDenied" in failure(run(emr, lake, Params(seconds=60)))
+    (step,) = fake_emr.steps(clusters(fake_emr, emr)[0].id)
+    assert step.state == "CANCELLED"

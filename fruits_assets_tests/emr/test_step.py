@@ -14,12 +14,13 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from fruits_assets.resources.emr import EmrSpark
+from fruits_assets.resources.emr import EmrError, EmrSpark
 from fruits_assets.resources.emr.alive import SignOfLife
 from fruits_assets.resources.emr.aws import Aws
 from fruits_assets.resources.emr.cluster import Cluster
 from fruits_assets.resources.emr.errors import ClusterGoneError
 from fruits_assets.resources.emr.step import Step
+from fruits_assets_tests.emr.emr_states import Reason, cluster_of
 from fruits_assets_tests.emr.fake_emr import FakeEmr, StepView
 
 LOG = logging.getLogger("emr")
@@ -98,9 +99,16 @@ def when_running(fake_emr: FakeEmr, cluster_id: str, do: Any) -> threading.Threa
 def test_a_step_that_had_begun_is_not_begun_again_on_another_cluster(
     fake_emr: FakeEmr, emr: EmrSpark, cluster_id: str
 ) -> None:
-    thread = when_running(fake_emr, cluster_id, lambda: fake_emr.terminate(cluster_id, message="lost"))
-    assert run(emr, cluster_id, "sleep", "60") == "INTERRUPTED"
+    def end(request: Mapping[str, Any]) -> None:
+        cluster.begin_end(Reason("INSTANCE_FAILURE", "lost"))
+
+    # Between the look at the step, which still runs, and that at the cluster.
+    cluster = cluster_of(cluster_id)
+    thread = when_running(fake_emr, cluster_id, lambda: fake_emr.at_next("DescribeCluster", before=end))
+    with pytest.raises(EmrError, match="lost") as raised:
+        run(emr, cluster_id, "sleep", "60")
     thread.join()
+    assert not isinstance(raised.value, ClusterGoneError)
 
 
 def test_a_step_that_was_completed_counts_although_its_cluster_ends(

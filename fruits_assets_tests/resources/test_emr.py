@@ -264,7 +264,7 @@ def test_overrides_are_merged_into_the_request(emr: EmrSpark, monkeypatch: pytes
     assert request["StepConcurrencyLevel"] == 2
     assert request.keys() == (plain.keys() | {"StepConcurrencyLevel"}) - {"VisibleToAllUsers"}
     monkeypatch.setenv("FRUITS_EMR_CLUSTER_OVERRIDES", "{not json")
-    with pytest.raises(ValueError, match="cluster_overrides"):
+    with pytest.raises(ValueError, match="FRUITS_EMR_CLUSTER_OVERRIDES is not JSON"):
         from_environment(EmrSettings)
 
 

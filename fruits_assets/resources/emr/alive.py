@@ -48,6 +48,8 @@ class SignOfLife:
             found = self._aws.s3.head_object(Bucket=self._bucket, Key=self._key(name))
         except ClientError as error:
             return is_not_there(error)
+        except BotoCoreError:
+            return False
         return bool(answered_at(found) - found["LastModified"] > self._dead_after)
 
     def _put(self, name: str) -> None:

@@ -21,6 +21,7 @@ Found = TypeVar("Found")
 ALIVE = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 READY = ("RUNNING", "WAITING")
 
+_MINUTE = timedelta(minutes=1)
 # Whoever may start the cluster begins no call later than this, and has then ended the last one before others
 # take the lock.
 _START_S = 300.0
@@ -60,7 +61,7 @@ class Cluster:
             if state not in ALIVE:
                 gone = ClusterGoneError if "ReadyDateTime" in timeline else EmrError
                 raise gone(f"Cluster {cluster_id} is {state}: {reason(cluster)}")
-            minutes = int((answered_at(answer) - timeline["CreationDateTime"]).total_seconds() // 60)
+            minutes = max(answered_at(answer) - timeline["CreationDateTime"], timedelta()) // _MINUTE
             if minutes >= self._settings.start_timeout_minutes and not self._settings.cluster_id:
                 self._give_up(cluster, minutes)
             line = f"Cluster {cluster_id} is {state}, {minutes} min"

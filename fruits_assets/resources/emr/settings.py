@@ -70,7 +70,7 @@ class EmrSettings(SparkRunner):
     log_wait_s: int = Field(
         default=360, ge=0, description="How long to wait for the log of a step that could not report."
     )
-    data_uris: dict[str, Any] = Field(
+    data_uris: dict[str, str] = Field(
         default={}, description="Where photos and tables are, by the name of the setting."
     )
 

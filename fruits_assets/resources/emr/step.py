@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from botocore.exceptions import BotoCoreError, ClientError
 from dagster._utils.interrupts import capture_interrupts
 
 from fruits_assets.resources.emr.alive import SignOfLife
@@ -76,7 +77,10 @@ class Step:
                 and self._alive.is_missing(other["Name"])
             ):
                 self._log.info(f"Cancelling step {other['Id']} ({other['Name']}), whose run is gone")
-                self._cancel_by_id(other["Id"])
+                try:
+                    self._cancel_by_id(other["Id"])
+                except (BotoCoreError, ClientError) as error:
+                    self._log.warning(f"Step {other['Id']} could not be cancelled: {error}")
 
     def _added(self, command: Sequence[str]) -> str:
         """Add it, once: a call whose answer is lost may have been carried out."""
