@@ -10,6 +10,7 @@ from pydantic import create_model, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fruits_assets.assets import (
+    fruit_classifier,
     mobilenet_features,
     mobilenet_model,
     pca_features_csv,
@@ -127,6 +128,7 @@ GRAPH = dg.load_assets_from_modules(
         scaled_features,
         pca_model,
         pca_features_csv,
+        fruit_classifier,
         run_report,
     ],
     include_specs=True,
