@@ -229,7 +229,7 @@ def _records(rows: list[dict[str, Any]]) -> dg.MetadataValue:
 def checks(facts: Mapping[str, Any], config: ClassifierConfig) -> list[dg.AssetCheckResult]:
     """The checks, from what the stage read back of the table that it wrote."""
     accuracy, baseline = facts["accuracy"], facts["baseline"]
-    avoided = (accuracy - baseline) / (1 - baseline) if baseline < 1 else 0.0
+    avoided = max(0.0, (accuracy - baseline) / (1 - baseline)) if baseline < 1 else 0.0
     return [
         check(
             "beats_the_most_frequent_label",

@@ -40,7 +40,6 @@ def publish_classifier(
     graph: Graph,
     *,
     distance_threshold: float = 10.0,
-    scale: float = 1.0,
     renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Version:
     """Fit one to the scores that the lake has, and publish it; `renamed` labels have other names in it."""
@@ -59,7 +58,6 @@ def publish_classifier(
             "labels": [renamed.get(label, label) for label in labels],
             "n_components": N_COMPONENTS,
             "distance_threshold": distance_threshold,
-            "distance_scale": [scale] * N_COMPONENTS,
             "left_out": [],
             "coefficients": model.coefficientMatrix.toArray().tolist(),
             "intercepts": model.interceptVector.toArray().tolist(),

@@ -25,7 +25,7 @@ from fruits_assets.stages.stored import Stored, StoredTable
 from fruits_assets_tests.graph import Graph
 from fruits_assets_tests.photos.heic_files import heif_file, irot, photo_pixels, tiled_photo
 from fruits_assets_tests.photos.photo_files import ORDINARY, PERSONAL, turned_exif
-from fruits_assets_tests.predict.classifiers import N_COMPONENTS, publish_classifier, saved_model, scores_of
+from fruits_assets_tests.predict.classifiers import N_COMPONENTS, saved_model, scores_of
 from fruits_assets_tests.stages.running import flip_bit, run_stage, stored_rows
 from fruits_assets_tests.stages.sources import write_noise
 
@@ -110,18 +110,6 @@ def test_a_photo_unlike_all_others_is_not_known(predictor: Predictor, tmp_path: 
     assert prediction.distance > predictor.classifier.distance_threshold
     assert prediction.label is None
     assert prediction.candidates
-
-
-def test_distances_are_in_the_units_that_the_classifier_names(
-    classified: Graph, predictor: Predictor, spark: SparkSession, tmp_path: Path
-) -> None:
-    graph = classified.copy(tmp_path)
-    publish_classifier(spark, graph, scale=2.0)
-    scaled = Predictor.of(LakeReader(str(graph.lake_root)))
-    content = write_noise(tmp_path / "noise.png", size=100, seed=1).read_bytes()
-    whole, half = predictor.predict(content).distance, scaled.predict(content).distance
-    assert whole is not None
-    assert half == pytest.approx(whole / 2)
 
 
 def test_an_empty_lake_names_the_asset_to_materialize(tmp_path: Path) -> None:
