@@ -72,7 +72,7 @@ def _classifier(version: Version) -> list[str]:
     right = (row for row in rows if row["share"] == "test" and row["predicted"] == row["label"])
     if example := min(right, key=lambda row: str(row["path"]), default=None):
         lines.append(
-            f"Example    {_printable(example['path'])} is {_printable(example['predicted'])} "
+            f"Example    {printable(example['path'])} is {printable(example['predicted'])} "
             f"({100 * example['probability']:.1f} %)"
         )
     return lines

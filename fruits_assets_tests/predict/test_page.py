@@ -109,8 +109,8 @@ def test_a_chosen_photo_is_named_with_its_certainty_runners_up_and_similar_photo
 
 def test_an_unknown_fruit_is_said_to_be_so(page: Page, tmp_path: Path) -> None:
     page.set_input_files("#file", write_noise(tmp_path / "noise.png", size=100, seed=1))
-    assert said(page).startswith("I don’t know this one: ")
-    playwright.expect(page.get_by_role("heading", name="I don’t know this one")).to_be_visible()
+    assert said(page).startswith("I don\u2019t know this one: ")
+    playwright.expect(page.get_by_role("heading", name="I don\u2019t know this one")).to_be_visible()
     playwright.expect(page.locator("#certainty")).to_be_hidden()
     assert fits(page)
 

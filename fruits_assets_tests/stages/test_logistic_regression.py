@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ def photos() -> Scored:
 
 
 def divided(spark: SparkSession, photos: Scored, n_parts: int, n_bytes: int = 0) -> Parts:
-    """Parts of all sizes, the first of which has no photo, on the workers unless they are said to be small."""
+    """Parts of all sizes, the first one empty, on the workers unless they are said to be small."""
     order = np.random.default_rng(n_parts).permutation(N_PHOTOS)
     bounds = np.linspace(0, 1, n_parts) ** 2 * N_PHOTOS
     blocks = [
@@ -97,7 +98,7 @@ def test_the_regularisation_is_the_one_with_the_least_loss_on_validation(
     assert fitted.regularisation == fitted.tried[-2].regularisation
     assert len(losses) > 2
     # It stops at the first that brings less than a thousandth.
-    assert all(later < earlier - 1e-3 for earlier, later in zip(losses[:-2], losses[1:-1], strict=True))
+    assert all(later < earlier - 1e-3 for earlier, later in itertools.pairwise(losses))
     assert losses[-1] >= losses[-2] - 1e-3
     validation = photos.shares == VALIDATION
     p = probabilities(fitted, photos)[validation, photos.classes[validation]]
