@@ -66,7 +66,7 @@ def page(request: pytest.FixtureRequest, browser: Browser, server: Server) -> It
     opened.goto(server.url)
     yield opened
     context.close()
-    assert [fault for fault in faults if "status of 422" not in fault] == []
+    assert [fault for fault in faults if not re.search("status of (422|503)", fault)] == []
     assert [url for url in urls if not url.startswith(f"{server.url}/")] == []
 
 
@@ -109,8 +109,8 @@ def test_a_chosen_photo_is_named_with_its_certainty_runners_up_and_similar_photo
 
 def test_an_unknown_fruit_is_said_to_be_so(page: Page, tmp_path: Path) -> None:
     page.set_input_files("#file", write_noise(tmp_path / "noise.png", size=100, seed=1))
-    assert said(page).startswith("I don\u2019t know this one: ")
-    playwright.expect(page.get_by_role("heading", name="I don\u2019t know this one")).to_be_visible()
+    assert re.match("I don.t know this one: ", said(page))
+    playwright.expect(page.get_by_role("heading", name=re.compile("I don.t know"))).to_be_visible()
     playwright.expect(page.locator("#certainty")).to_be_hidden()
     assert fits(page)
 
@@ -136,7 +136,7 @@ def test_a_huge_file_is_not_even_sent(page: Page, tmp_path: Path) -> None:
     page.on("request", lambda request: sent.append(request.url))
     page.set_input_files("#file", huge)
     assert "more than 32 MB" in said(page)
-    assert sent == []
+    assert [url for url in sent if url.endswith("/predict")] == []
 
 
 def test_a_picture_of_too_many_pixels_gets_the_reason(page: Page, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_keyboard_reaches_a_button_that_opens_the_choice_of_a_file(page: Pag
     named = page.evaluate("document.activeElement.labels[0].innerText")
     assert named in ("Take a photo", "Choose a photo")
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     chooser.value.set_files(kaki(server))
     assert said(page).startswith("Kaki")
 
