@@ -245,7 +245,7 @@ def _made(version: Version, instance: dg.DagsterInstance) -> Made:
         published_at=version.published_at,
         seconds=seconds,
         memory_mb=metadata.get("peak_memory_mb"),
-        cost_usd=metadata.get("estimated_cost"),
+        cost_usd=metadata.get("estimated_step_cost", metadata.get("estimated_cost")),
         remark=remark,
         code_version=version.code_version,
         data_version=version.data_version,

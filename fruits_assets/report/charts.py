@@ -94,16 +94,22 @@ def scatter(labels: Sequence[int], first: NDArray[np.float32], second: NDArray[n
 
 def explained_variance(ratios: Sequence[float], n_components: int, needed: Mapping[str, int]) -> Any:
     """The share of each component, (rank,), how the shares add up, and where they pass some levels."""
-    shown = min(len(ratios), max(2 * n_components, *needed.values()))
+    shown = min(len(ratios), max(n_components, *needed.values()))
     numbers, percent = np.arange(1, shown + 1), 100 * np.asarray(ratios)
     cumulated = percent.cumsum()[:shown]
     source = ColumnDataSource({"number": numbers, "share": percent[:shown], "cumulated": cumulated})
-    plot = _figure("variance", height=340, tools=_TOOLS)
+    plot = _figure(
+        "variance", height=340, tools=_TOOLS, x_range=Range1d(start=0.4, end=shown + 0.6, bounds="auto")
+    )
     plot.y_range = Range1d(start=0, end=1.08 * float(percent[0]))
     plot.extra_y_ranges = {"cumulated": Range1d(start=0, end=105)}
     plot.vbar("number", top="share", width=0.8, color=_BAR, source=source, legend_label="each component")
     plot.add_layout(
-        LinearAxis(y_range_name="cumulated", axis_label="cumulated (% of the variance)", name="second axis"),
+        LinearAxis(
+            y_range_name="cumulated",
+            axis_label="cumulated (% of the variance)",
+            axis_label_text_font_style="normal",
+        ),
         "right",
     )
     plot.line(
@@ -167,7 +173,7 @@ def label_matrix(
     n = len(labels)
     finite = values[np.isfinite(values)]
     high = float(finite.max()) if len(finite) and finite.max() > 0 else 1.0
-    plot = _figure(name, tools=_TOOLS, aspect_ratio=1.0, max_width=760, sizing_mode="scale_width")
+    plot = _figure(name, tools=_TOOLS, height=640, max_width=760)
     plot.x_range, plot.y_range = Range1d(start=-0.5, end=n - 0.5), Range1d(start=n - 0.5, end=-0.5)
     palette = list(reversed(Cividis256)) if is_high_far else list(Cividis256)
     colors = LinearColorMapper(palette=palette, low=0.0, high=high, nan_color="rgba(0,0,0,0)")

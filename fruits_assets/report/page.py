@@ -22,7 +22,7 @@ MAX_COMPONENTS = 100
 MAX_MATRIX_LABELS = 150
 _MAX_PATH_SHOWN = 160
 _LABELS_ON_SHEET, _PHOTOS_OF_LABEL = 150, 8
-_MAX_BARS = 40
+_MAX_BARS = 20
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,7 @@ def page(contents: Contents) -> str:
         data=_json(_data(contents, labels, pictures)),
         charts=_json(_charts(contents, labels)),
         has_matrix=len(contents.shapes.labels) <= MAX_MATRIX_LABELS,
+        n_bars=_MAX_BARS,
         n_components=min(contents.n_components, MAX_COMPONENTS),
     )
 

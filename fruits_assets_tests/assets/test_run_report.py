@@ -43,7 +43,7 @@ def data(graph: Graph) -> dict[str, Any]:
 def seconds_in(text: str) -> dict[str, str]:
     """By asset, in the page's table of what it took."""
     table = text.partition('<section id="spent">')[2].partition("</section>")[0]
-    return dict(re.findall(r"<td>(\w+)</td>\s*<td class=\"number\">(.*?)</td>", table))
+    return dict(re.findall(r"<tr>\s*<td>(\w+)</td>\s*<td class=\"number\">(.*?)</td>", table))
 
 
 def test_the_first_run_makes_the_report_of_all_photos(materialized: Materialized) -> None:
@@ -76,6 +76,10 @@ def test_it_tells_what_each_asset_took_and_which_versions_it_is_of(materialized:
         "pca_features_csv",
     ]
     assert all(float(value) > 0 for value in seconds.values()), seconds
+    stages = [asset for asset in seconds if asset != "mobilenet_model"]
+    memory = {asset: materialized.metadata(asset)["peak_memory_mb"] for asset in stages}
+    assert all(100 < peak < 10_000 for peak in memory.values()), memory
+    assert all(f'<td class="number">{peak}</td>' in text for peak in memory.values())
     version = materialized.graph.lake.current("run_report")
     assert version.inputs == dict.fromkeys(seconds, 0)
     assert materialized.graph.lake.current("raw_images").data_version[:12] in text

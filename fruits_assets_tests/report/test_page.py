@@ -174,6 +174,22 @@ def test_nothing_is_wider_than_a_phone_and_all_text_can_be_read(
     assert contrast(axis, ground) > 4.5
 
 
+def test_paper_is_light_and_has_everything(browser: Browser, tmp_path: Path) -> None:
+    many = clusters([f"label {i:02}" for i in range(30)], 2)
+    found = opened(browser, tmp_path, contents(many), scheme="dark")
+    found.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    color = "plot.below[0].axis_label_text_color.value ?? plot.below[0].axis_label_text_color"
+    assert contrast(found.in_plot(color), "#ffffff") > 7
+    assert found.page.locator("details").count() == 3
+    assert found.page.locator("details:not([open])").count() == 0
+    charts = "[...document.querySelectorAll('.chart')]"
+    widths = found.page.evaluate(f"{charts}.map(c => c.clientWidth * c.style.getPropertyValue('--fit'))")
+    assert widths
+    assert max(widths) <= 641  # pixels of A4
+    found.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert contrast(found.in_plot(color), "#000000") > 7
+
+
 def contrast(first: str, second: str) -> float:
     """As WCAG 2.2 defines the ratio, of colours as a browser writes them."""
 

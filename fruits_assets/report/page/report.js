@@ -178,6 +178,7 @@
     else document.getElementById("neighbours").replaceChildren();
   };
   let lastTap = null;
+  const PAPER_PX = 640; // of A4 between margins, at 96 to the inch
 
   const start = async () => {
     const charts = read("charts");
@@ -192,6 +193,10 @@
     selectComponents();
     toggleLabels();
     place();
+    // On a phone a matrix is about as high as it is wide.
+    for (const square of document.querySelectorAll(".chart.square"))
+      for (const drawn of roots())
+        if (`${drawn.name}-chart` === square.id) drawn.height = Math.min(640, Math.max(400, square.clientWidth + 60));
     // On a touch screen a finger on a chart scrolls the page; two fingers zoom.
     if (matchMedia("(pointer: coarse)").matches) for (const drawn of roots()) drawn.toolbar.active_drag = null;
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
@@ -199,7 +204,11 @@
     addEventListener("beforeprint", () => {
       root.classList.add("print");
       document.querySelectorAll("details").forEach((details) => { details.open = true; });
+      // At once: what is drawn later is not on the paper. Nor are charts made narrower in time, but scaled.
+      for (const chart of document.querySelectorAll(".chart"))
+        chart.style.setProperty("--fit", Math.min(1, PAPER_PX / chart.clientWidth));
       paint();
+      for (const view of Bokeh.index) view.repaint?.();
     });
     addEventListener("afterprint", () => { root.classList.remove("print"); paint(); });
     root.dataset.ready = "true";
