@@ -13,27 +13,21 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 # `dagster job execute` announces its successor, which needs one more package, at every call.
 export PYTHONWARNINGS := ignore
 
-<<<<<<< HEAD
-.PHONY: run report test test-emr test-others ui erase emr-down lint format clean
-=======
-.PHONY: run predict app test test-emr test-others ui erase lint format clean
->>>>>>> b2761ee3c0c86e05d9068805a9c30c0d89908371
+.PHONY: run predict app report test test-emr test-others ui erase emr-down lint format clean
 
 run: $(VENV)/run java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
 	$(BIN)/dagster job execute -m fruits_assets.definitions -j fruits_pipeline $(if $(CONFIG),-c $(CONFIG))
 	@$(BIN)/python -m fruits_assets.summary
 
-<<<<<<< HEAD
 report: $(VENV)/run ## make the report of what the lake has, without Spark, and say where it is
 	$(BIN)/dagster asset materialize -m fruits_assets.definitions --select run_report
 	@$(BIN)/python -m fruits_assets.summary
-=======
+
 predict: $(VENV)/run ## what fruit is on PHOTO=<photo or folder>
 	@$(BIN)/fruits predict $(if $(PHOTO),'$(PHOTO)',--help)
 
 app: $(VENV)/run ## the same as a page for phones on http://127.0.0.1:8000
 	@$(BIN)/fruits app
->>>>>>> b2761ee3c0c86e05d9068805a9c30c0d89908371
 
 # Those of Amazon EMR wait for a pretended cluster most of the time, so the others run meanwhile.
 test: $(VENV)/dev java ## all tests
