@@ -10,6 +10,7 @@ from pydantic import create_model, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fruits_assets.assets import (
+    fruit_classifier,
     mobilenet_features,
     mobilenet_model,
     pca_features_csv,
@@ -112,7 +113,15 @@ def spark_runner(settings: Settings) -> SparkRunner:
 
 
 GRAPH = dg.load_assets_from_modules(
-    [raw_images, mobilenet_model, mobilenet_features, scaled_features, pca_model, pca_features_csv],
+    [
+        raw_images,
+        mobilenet_model,
+        mobilenet_features,
+        scaled_features,
+        pca_model,
+        pca_features_csv,
+        fruit_classifier,
+    ],
     include_specs=True,
 )
 

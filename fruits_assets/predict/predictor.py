@@ -80,34 +80,29 @@ class Prediction:
 
 @dataclass(frozen=True)
 class References:
-    """Photos that the classifier knows.
-
-    `rows` has path, label and sha256; `places` (n_rows, n_components) are their scores over `scale`, the
-    unit of each component in distances.
-    """
+    """Photos that the classifier was trained on: path, label and sha256, and scores (n_rows, n_components)."""
 
     rows: pa.Table
-    places: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    scores: NDArray[np.float64]
 
     @classmethod
-    def read(cls, table: StoredTable, scale: NDArray[np.float64]) -> Self:
+    def read(cls, table: StoredTable, n_components: int) -> Self:
         """All of them.
 
         Raises:
             DamagedFileError: a file is missing or not what was written.
         """
         names = ["path", "label", "sha256"]
-        rows, scores = [], [np.empty((0, len(scale)))]
+        rows, scores = [], [np.empty((0, n_components))]
         for batch in batches_of(table.uris, [*names, "pca_features"]):
             rows.append(batch.select(names))
-            scores.append(matrix(batch["pca_features"], len(scale)))
+            scores.append(matrix(batch["pca_features"], n_components))
         schema = pa.schema([(name, pa.string()) for name in names])
-        return cls(pa.Table.from_batches(rows, schema), np.concatenate(scores) / scale, scale)
+        return cls(pa.Table.from_batches(rows, schema), np.concatenate(scores))
 
     def nearest(self, scores: NDArray[np.float64]) -> list[SimilarPhoto]:
         """The nearest photos by Euclidean distance, for scores (n_components,)."""
-        distances = np.linalg.norm(self.places - scores / self.scale, axis=1)
+        distances = np.linalg.norm(self.scores - scores, axis=1)
         numbers = np.argsort(distances, kind="stable")[:N_SIMILAR]
         return [
             SimilarPhoto(**row, distance=float(distances[number]))
@@ -183,9 +178,7 @@ class Predictor:
                 np.array(classes["intercepts"], np.float64),
                 classes["distance_threshold"],
             ),
-            references=References.read(
-                classifier.table_of(REFERENCES), np.array(classes["distance_scale"], np.float64)
-            ),
+            references=References.read(classifier.table_of(REFERENCES), classes["n_components"]),
         )
 
     def predict(self, content: bytes) -> Prediction:
@@ -196,7 +189,7 @@ class Predictor:
         """
         photo, _ = checked(content)
         scores = self.scores(model_input(photo))
-        used = scores[: len(self.references.scale)]
+        used = scores[: self.references.scores.shape[1]]
         return Prediction(
             self.classifier.candidates(used),
             self.references.nearest(used),

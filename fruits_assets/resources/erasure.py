@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from graphlib import TopologicalSorter
@@ -40,8 +40,9 @@ class Erased:
 def erase(lake: Lake, paths: Sequence[str]) -> Erased:
     """Remove the rows of these paths from all tables, and every version but the new ones from the disk.
 
-    The scaler and the components that are current were computed from all photos; of a single one they
-    keep nothing that could be told apart. The next run computes them anew.
+    Scaler, components and classifier that are current were computed from all photos; of a single one they
+    keep nothing that could be told apart. Where they belong to a table that is written anew, they are
+    published again as belonging to the new one, and can be used as before. The next run computes them anew.
 
     Raises:
         LakeError: a run is under way, which may be writing what is to go.
@@ -50,35 +51,36 @@ def erase(lake: Lake, paths: Sequence[str]) -> Erased:
     if under_way:
         raise LakeError(f"Run {under_way[0]} is under way over '{lake.root}'. Wait for its end, or stop it.")
     rows: dict[str, int] = {}
-    erased: dict[str, Version] = {}
+    renumbered: dict[tuple[str, int], int] = {}
     n_bytes = 0
-    for version in _inputs_first([found for place in lake.places() if (found := lake.find(place.name))]):
-        without = _without(version, set(paths), erased)
-        erased[version.asset] = without
+    published = filter(None, (lake.find(place.name) for place in lake.places()))
+    for version in _after_their_inputs(published):
+        without = _without(version, set(paths), renumbered)
+        renumbered[version.asset, version.number] = without.number
         for table in (ROWS, *version.tables):
             name = f"{version.asset} {table}".rstrip()
             rows[name] = version.table_of(table).n_rows - without.table_of(table).n_rows
-    for place in lake.places():
-        n_bytes += remove_unkept(place, Keep(1, timedelta(0), timedelta(0)))
+        n_bytes += remove_unkept(UPath(version.uri), Keep(1, timedelta(0), timedelta(0)))
     return Erased({name: n for name, n in rows.items() if n}, n_bytes)
 
 
-def _inputs_first(versions: Sequence[Version]) -> list[Version]:
-    """So that what was made of a version can name the one that takes its place."""
+def _after_their_inputs(versions: Iterable[Version]) -> list[Version]:
     by_asset = {version.asset: version for version in versions}
-    order = TopologicalSorter({asset: version.inputs for asset, version in by_asset.items()})
-    return [by_asset[asset] for asset in order.static_order() if asset in by_asset]
+    before = {asset: by_asset.keys() & version.inputs.keys() for asset, version in by_asset.items()}
+    return [by_asset[asset] for asset in TopologicalSorter(before).static_order()]
 
 
-def _without(version: Version, paths: set[str], erased: Mapping[str, Version]) -> Version:
-    """The version without these paths, published; the same one if it has none of them."""
+def _without(version: Version, paths: set[str], renumbered: Mapping[tuple[str, int], int]) -> Version:
+    """The version without these paths, published; the same one if neither it nor its inputs have any."""
     place = UPath(version.uri)
     output = Output(version.uri, f"erasure-{uuid.uuid4().hex}-0")
     tables = {
         table: _files_without(version.table_of(table), output, table, paths)
         for table in (ROWS, *version.tables)
     }
-    if all(list(files) == list(version.table_of(table).files) for table, files in tables.items()):
+    inputs = {name: renumbered.get((name, number), number) for name, number in version.inputs.items()}
+    has_none = all(list(files) == list(version.table_of(table).files) for table, files in tables.items())
+    if has_none and inputs == version.inputs:
         return version
     _copy_other_files(version, output)
     if version.asset == "pca_features_csv":
@@ -93,7 +95,7 @@ def _without(version: Version, paths: set[str], erased: Mapping[str, Version]) -
         table=StoredTable(version.uri, tables[ROWS]),
         row_count=sum(file.n_rows for file in tables[ROWS]),
         data_version=hashlib.sha256(f"{version.data_version} {sorted(paths)}".encode()).hexdigest(),
-        inputs={name: erased[name].number if name in erased else n for name, n in version.inputs.items()},
+        inputs=inputs,
         tables=numbers,
         other_files=other_files(output, {file.path for file in tables[ROWS]}),
         published_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -143,11 +145,12 @@ def _copy_other_files(version: Version, output: Output) -> None:
 
 
 def _results_of(files: Sequence[StoredFile], output: Output) -> StoredFile:
-    """`results.csv` and `results.parquet` of the rows in a file that takes their place for a moment."""
+    """`results.csv` and `results.parquet` of the rows in a file, which goes if it was only to hold these."""
     (file,) = files
     uri = f"{output.asset}/{file.path}"
     with opened(uri) as parquet:
         write_results(parquet.iter_batches(use_threads=False), output.folder)
-    UPath(uri).unlink()
+    if file.path.startswith(f"{output.inside(ROWS)}/"):
+        UPath(uri).unlink()
     path = f"{output.inside(ROWS)}/{PARQUET}"
     return StoredFile(path, UPath(f"{output.asset}/{path}").stat().st_size, file.n_rows)

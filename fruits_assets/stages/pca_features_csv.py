@@ -153,7 +153,7 @@ def _projected(
             wanted = batch.filter(pa.array(inside))
             if wanted.num_rows:
                 names.append(wanted.select(["path", "label"]))
-                scores.append(matrix(wanted["scaled_features"], N_FEATURES) @ components)
+                scores.append(scores_of(wanted, components))
                 done.add(wanted.num_rows)
         if not names:
             return None
@@ -168,6 +168,11 @@ def _projected(
         return writer.file
 
     return project
+
+
+def scores_of(scaled: pa.RecordBatch, components: Matrix) -> Matrix:
+    """Of the scaled features of some photos on components, (n_features, n_components), in float64."""
+    return matrix(scaled["scaled_features"], N_FEATURES) @ components
 
 
 def _row_groups(groups: Mapping[str, Sequence[int]]) -> Iterator[pa.RecordBatch]:
