@@ -80,10 +80,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class References:
-    """Photos that the classifier knows.
-
-    `rows` has path, label and sha256; `scores` (n_rows, n_components) are where they are.
-    """
+    """Photos that the classifier was trained on: path, label and sha256, and scores (n_rows, n_components)."""
 
     rows: pa.Table
     scores: NDArray[np.float64]

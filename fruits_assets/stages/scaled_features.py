@@ -84,10 +84,9 @@ def _scaled(
         columns = [*SCHEMA.names[:-1], "features"]
         with TableWriter(output, SCHEMA) as writer:
             for batch in batches_of(StoredTable(uri, share).uris, columns, _ROWS_PER_GROUP):
-                scaled = scaling.scaled(matrix(batch["features"], N_FEATURES))
+                features = fixed_length_arrays(scaling.scaled(matrix(batch["features"], N_FEATURES)))
                 identity = [batch[name] for name in SCHEMA.names[:-1]]
-                values = [*identity, fixed_length_arrays(scaled)]
-                writer.write(pa.RecordBatch.from_arrays(values, schema=SCHEMA))
+                writer.write(pa.RecordBatch.from_arrays([*identity, features], schema=SCHEMA))
                 done.add(batch.num_rows)
         assert writer.file
         return writer.file, moments_of_file(f"{output.asset}/{writer.file.path}")

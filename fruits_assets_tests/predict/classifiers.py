@@ -1,89 +1,61 @@
-"""A version of `fruit_classifier` as the asset publishes it: a genuine Spark ML model, and its references."""
+"""A further version of `fruit_classifier`, made without training anything."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Mapping
-from types import MappingProxyType
+from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
-from pyspark.ml.linalg import Vectors
-from pyspark.sql import SparkSession
-from upath import UPath
+import pyarrow.parquet as pq
+from pyspark.ml.classification import LogisticRegressionModel
 
 from fruits_assets.predict.predictor import CLASSES, CLASSIFIER, REFERENCES
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.published import Version
-from fruits_assets.stages.parquet import write_rows
-from fruits_assets.stages.stage import StageResult, column_types
-from fruits_assets.stages.stored import ROWS, Output
+from fruits_assets.stages.parquet import batches_of, write_rows
+from fruits_assets.stages.stage import StageResult
+from fruits_assets.stages.stored import ROWS, StoredTable
 from fruits_assets_tests.graph import Graph
 
-N_COMPONENTS = 10
 
-
-def scores_of(graph: Graph) -> pa.Table:
-    """path, label, sha256 and pca_features, the first scores of each photo, by path."""
-    results = graph.rows("pca_features_csv")
-    hashes = graph.rows("mobilenet_features").select(["path", "sha256"])
-    scores = np.stack([results[f"pc_{i}"].to_numpy() for i in range(1, N_COMPONENTS + 1)], axis=1)
-    assert results["path"].to_pylist() == hashes["path"].to_pylist()
-    columns = [results["path"], results["label"], hashes["sha256"], pa.array(scores.tolist())]
-    return pa.table(columns, names=["path", "label", "sha256", "pca_features"])
-
-
-def publish_classifier(
-    spark: SparkSession,
-    graph: Graph,
-    *,
-    distance_threshold: float = 10.0,
-    renamed: Mapping[str, str] = MappingProxyType({}),
-) -> Version:
-    """Fit one to the scores that the lake has, and publish it; `renamed` labels have other names in it."""
+def publish_relabelled(graph: Graph, names: Mapping[str, str]) -> Version:
+    """Publish the current classifier again, with other names for some of its labels."""
     lake = Lake(root=str(graph.lake_root), keep_minutes=0)
-    photos = scores_of(graph)
-    labels = sorted(set(photos["label"].to_pylist()))
-    rows = [
-        (Vectors.dense(row["pca_features"]), float(labels.index(row["label"]))) for row in photos.to_pylist()
-    ]
-    model = LogisticRegression(featuresCol="pca_features", family="multinomial", regParam=0.01).fit(
-        spark.createDataFrame(rows, ["pca_features", "label"])
-    )
+    before = lake.current(CLASSIFIER)
     with lake.new_version(CLASSIFIER, f"{uuid.uuid4().hex}-0") as output:
-        model.save(f"{output.folder}/{CLASSIFIER}")
-        classes = {
-            "labels": [renamed.get(label, label) for label in labels],
-            "n_components": N_COMPONENTS,
-            "distance_threshold": distance_threshold,
-            "left_out": [],
-            "coefficients": model.coefficientMatrix.toArray().tolist(),
-            "intercepts": model.interceptVector.toArray().tolist(),
+        shutil.copytree(f"{before.folder}/{CLASSIFIER}", f"{output.folder}/{CLASSIFIER}")
+        classes = json.loads(Path(before.folder, CLASSES).read_text(encoding="utf-8"))
+        classes["labels"] = [names.get(label, label) for label in classes["labels"]]
+        Path(output.folder, CLASSES).write_text(json.dumps(classes), encoding="utf-8")
+        tables = {
+            name: [write_rows(output, rows_of(before.table_of(name)), name)] for name in (ROWS, REFERENCES)
         }
-        (UPath(output.folder) / CLASSES).write_text(json.dumps(classes))
         return lake.publish(
             CLASSIFIER,
             output,
-            result_of(output, photos),
-            data_version="d1",
-            code_version="1",
-            inputs={asset: lake.current(asset) for asset in ("scaled_features", "pca_model")},
-            params={},
+            StageResult(before.row_count, before.schema, tables),
+            data_version="relabelled",
+            code_version=before.code_version,
+            inputs={asset: lake.current(asset) for asset in before.inputs},
+            params=before.params,
         )
 
 
-def result_of(output: Output, references: pa.Table) -> StageResult:
-    """Of what a stage wrote with these photos as references, which are its rows as well."""
-    rows = references.select(["path", "label"])
-    tables = {
-        ROWS: [write_rows(output, rows)],
-        REFERENCES: [write_rows(output, references, REFERENCES)],
-    }
-    return StageResult(rows.num_rows, column_types(rows.schema), tables, {})
+def rows_of(table: StoredTable) -> pa.Table:
+    """All rows."""
+    columns = pq.read_schema(table.uris[0]).names
+    return pa.Table.from_batches(batches_of(table.uris, columns))
 
 
 def saved_model(version: Version) -> LogisticRegressionModel:
     """As anyone's Spark loads it."""
     return LogisticRegressionModel.load(f"{version.folder}/{CLASSIFIER}")
+
+
+def a_reference(graph: Graph, label: str) -> str:
+    """The path of a photo of this label that the classifier was trained on."""
+    rows = rows_of(graph.lake.current(CLASSIFIER).table_of(REFERENCES)).to_pylist()
+    return min(row["path"] for row in rows if row["label"] == label)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
-from pyspark.sql import SparkSession
 
 from fruits_assets.predict.web import MAX_UPLOAD_BYTES
 from fruits_assets_tests.graph import Graph
-from fruits_assets_tests.predict.classifiers import publish_classifier
+from fruits_assets_tests.predict.classifiers import publish_relabelled
 from fruits_assets_tests.predict.servers import Server, serving
 from fruits_assets_tests.stages.sources import write_noise
 
@@ -41,13 +40,11 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def server(
-    classified: Graph, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def server(classified: Graph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Whose classifier calls bananas something that a careless page would run."""
     folder = tmp_path_factory.mktemp("page")
     graph = classified.copy(folder)
-    publish_classifier(spark, graph, renamed={"Banana": HOSTILE})
+    publish_relabelled(graph, {"Banana": HOSTILE})
     with serving(graph.lake_root, folder) as running:
         yield running
 

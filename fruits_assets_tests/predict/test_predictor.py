@@ -25,7 +25,7 @@ from fruits_assets.stages.stored import Stored, StoredTable
 from fruits_assets_tests.graph import Graph
 from fruits_assets_tests.photos.heic_files import heif_file, irot, photo_pixels, tiled_photo
 from fruits_assets_tests.photos.photo_files import ORDINARY, PERSONAL, turned_exif
-from fruits_assets_tests.predict.classifiers import N_COMPONENTS, saved_model, scores_of
+from fruits_assets_tests.predict.classifiers import rows_of, saved_model
 from fruits_assets_tests.stages.running import flip_bit, run_stage, stored_rows
 from fruits_assets_tests.stages.sources import write_noise
 
@@ -35,21 +35,38 @@ def predictor(classified: Graph) -> Predictor:
     return Predictor.of(LakeReader(str(classified.lake_root)))
 
 
-def test_scores_and_probabilities_are_those_of_the_graph_and_of_spark(
+def test_scores_labels_probabilities_and_distances_are_those_of_the_graph(
     classified: Graph, predictor: Predictor
 ) -> None:
-    model = saved_model(classified.lake.current("fruit_classifier"))
-    results = classified.rows("pca_features_csv")
-    for row in results.to_pylist():
+    results = {row["path"]: row for row in classified.rows("pca_features_csv").to_pylist()}
+    references = rows_of(classified.lake.current("fruit_classifier").table_of("references"))
+    contents = set(references["sha256"].to_pylist())
+    hashes = dict(
+        zip(*classified.rows("raw_images").select(["path", "sha256"]).to_pydict().values(), strict=True)
+    )
+    n_compared = 0
+    for row in classified.rows("fruit_classifier").to_pylist():
         prediction = predictor.predict((classified.source / row["path"]).read_bytes())
-        stored = np.array([row[f"pc_{i + 1}"] for i in range(len(prediction.scores))])
+        of_photo = results[row["path"]]
+        stored = np.array([of_photo[f"pc_{i + 1}"] for i in range(len(prediction.scores))])
         np.testing.assert_allclose(prediction.scores, stored, rtol=1e-5, atol=1e-5)
-        of_spark = model.predictProbability(Vectors.dense(stored[:N_COMPONENTS])).toArray()
-        expected = sorted(of_spark, reverse=True)[: len(prediction.candidates)]
-        assert [c.probability for c in prediction.candidates] == pytest.approx(expected, abs=1e-5)
-        first = predictor.classifier.labels[int(of_spark.argmax())]
-        assert prediction.candidates[0].label == first
-    assert len(prediction.scores) == len(results.column_names) - 2
+        assert prediction.candidates[0].label == row["predicted"]
+        assert prediction.candidates[0].probability == pytest.approx(row["probability"], abs=1e-5)
+        if hashes[row["path"]] not in contents:
+            assert prediction.distance == pytest.approx(row["distance"], rel=1e-5)
+            n_compared += 1
+    assert len(prediction.scores) == len(of_photo) - 2
+    assert n_compared
+
+
+def test_probabilities_are_those_of_the_saved_spark_model(classified: Graph, predictor: Predictor) -> None:
+    model = saved_model(classified.lake.current("fruit_classifier"))
+    for path in classified.rows("raw_images")["path"].to_pylist()[::7]:
+        prediction = predictor.predict((classified.source / path).read_bytes())
+        used = Vectors.dense(prediction.scores[: model.numFeatures])
+        expected = sorted(model.predictProbability(used).toArray(), reverse=True)
+        found = [candidate.probability for candidate in prediction.candidates]
+        assert found == pytest.approx(expected[: len(found)], abs=1e-9)
 
 
 def test_photos_of_any_kind_give_what_the_graph_makes_of_them(
@@ -88,19 +105,18 @@ def test_photos_of_any_kind_give_what_the_graph_makes_of_them(
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5, err_msg=row["path"])
 
 
-def test_the_most_similar_photo_of_a_photo_of_the_lake_is_itself(
+def test_the_most_similar_photo_of_one_that_the_classifier_was_trained_on_is_itself(
     classified: Graph, predictor: Predictor
 ) -> None:
-    photos = scores_of(classified).to_pylist()
+    photos = rows_of(classified.lake.current("fruit_classifier").table_of("references")).to_pylist()
     places = np.array([photo["pca_features"] for photo in photos])
-    for photo in photos[::5]:
+    for photo in photos[::3]:
         prediction = predictor.predict((classified.source / photo["path"]).read_bytes())
         distances = np.sort(np.linalg.norm(places - np.array(photo["pca_features"]), axis=1))
         assert prediction.similar[0].sha256 == photo["sha256"]
-        assert prediction.distance == pytest.approx(0, abs=1e-4)
-        found = [similar.distance for similar in prediction.similar]
-        assert found == pytest.approx(distances[: len(found)], abs=1e-4)
         assert prediction.is_known
+        found = [similar.distance for similar in prediction.similar]
+        assert found == pytest.approx(distances[: len(found)], abs=1e-5)
 
 
 def test_a_photo_unlike_all_others_is_not_known(predictor: Predictor, tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pyspark.sql import SparkSession
 
 from fruits_assets.definitions import SAMPLE_IMAGES
 from fruits_assets.predict import web
@@ -24,9 +23,9 @@ from fruits_assets.predict.answer import for_programs
 from fruits_assets.predict.predictor import Predictor
 from fruits_assets.resources.erasure import erase
 from fruits_assets.resources.lake_reader import LakeReader
-from fruits_assets_tests.graph import Graph, Materialized
+from fruits_assets_tests.graph import Graph
 from fruits_assets_tests.photos.photo_files import PERSONAL
-from fruits_assets_tests.predict.classifiers import publish_classifier
+from fruits_assets_tests.predict.classifiers import a_reference, publish_relabelled
 from fruits_assets_tests.predict.servers import Server, serving
 
 BANANA = SAMPLE_IMAGES / "Banana" / "r_3_100.jpg"
@@ -47,7 +46,7 @@ def wide_png(width: int, height: int) -> bytes:
 def test_a_posted_photo_gets_what_the_predictor_says_without_the_paths_of_others(
     classified: Graph, server: Server
 ) -> None:
-    content = (classified.source / "Banana" / "r_0_100.jpg").read_bytes()
+    content = (classified.source / a_reference(classified, "Banana")).read_bytes()
     predictor = Predictor.of(LakeReader(str(classified.lake_root)))
     expected = for_programs(predictor.predict(content), predictor.versions)
     answer = server.ask("/predict", content).json
@@ -64,7 +63,7 @@ def test_a_posted_photo_gets_what_the_predictor_says_without_the_paths_of_others
 
 
 def test_pictures_of_photos_are_of_their_pixels(classified: Graph, server: Server) -> None:
-    content = (classified.source / "Kaki" / "r_0_100.jpg").read_bytes()
+    content = (classified.source / a_reference(classified, "Kaki")).read_bytes()
     first = server.ask("/predict", content).json["similar"][0]
     shown = np.asarray(Image.open(io.BytesIO(server.ask(first["picture"]).body)), np.float64)
     original = np.asarray(Image.open(io.BytesIO(content)), np.float64)
@@ -233,11 +232,13 @@ def eventually(ask: Any, is_so: Any) -> Any:
 
 
 def test_what_is_published_later_is_taken_up_and_what_is_erased_is_not_shown(
-    materialized: Materialized, spark: SparkSession, tmp_path: Path
+    classified: Graph, tmp_path: Path
 ) -> None:
-    graph = materialized.graph.copy(tmp_path)
-    photo = "Banana/r_0_100.jpg"
+    graph = classified.copy(tmp_path)
+    photo = a_reference(graph, "Banana")
     content = (graph.source / photo).read_bytes()
+    later = graph.lake_root / "fruit_classifier"
+    later.rename(tmp_path / "later")
     with serving(graph.lake_root, tmp_path) as server:
         answer = server.ask("/predict", content)
         assert answer.status == 503
@@ -246,14 +247,14 @@ def test_what_is_published_later_is_taken_up_and_what_is_erased_is_not_shown(
         assert server.ask("/version").json["versions"] == {}
         assert "Materialize fruit_classifier" in server.log.read_text()
 
-        publish_classifier(spark, graph)
+        (tmp_path / "later").rename(later)
         eventually(lambda: server.ask("/health"), lambda a: a.status == 200)
         first = server.ask("/predict", content).json
         assert first["versions"]["fruit_classifier"] == 0
         picture = first["similar"][0]["picture"]
         assert server.ask(picture).status == 200
 
-        publish_classifier(spark, graph, renamed={"Banana": "Plantain"})
+        publish_relabelled(graph, {first["label"]: "Plantain"})
         second = eventually(
             lambda: server.ask("/predict", content).json, lambda a: a["versions"]["fruit_classifier"] == 1
         )
