@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 import dagster as dg
 import pytest
+from dagster._core.pipes import utils as dagster_pipes_reader
 
 from fruits_assets.resources.emr import EmrSpark
 from fruits_assets_tests.emr.fake_emr import ClusterView, FakeEmr
@@ -19,7 +20,9 @@ from fruits_assets_tests.emr.light_stage import Params
 
 
 @pytest.fixture(autouse=True)
-def _without_spark(fake_emr: FakeEmr) -> Iterator[None]:
+def _without_spark(fake_emr: FakeEmr, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # For messages that a step which failed may still have sent.
+    monkeypatch.setattr(dagster_pipes_reader, "WAIT_FOR_LOGS_AFTER_EXECUTION_INTERVAL", 1)
     with fake_emr.without_spark():
         yield
 

@@ -124,6 +124,7 @@ def test_photos_and_tables_outside_the_eu_are_refused(emr: EmrSpark, name: str) 
     spark = resources(settings)["spark"]
     assert isinstance(spark, EmrSpark)
     set_up(emr.model_copy(update={"data_uris": spark.data_uris}))
+    assert name in spark.data_uris
     uri = f"s3://{bucket_in('ap-south-1')}/x"
     with pytest.raises(EmrError, match=f"{name}={uri}.*ap-south-1 is not in the EU"):
         set_up(emr.model_copy(update={"data_uris": {**spark.data_uris, name: uri}}))

@@ -21,7 +21,8 @@ _FAMILIES = {
     "c6g": (2, "aarch64", 0.0404, 0.0085),
     "r6g": (8, "aarch64", 0.0592, 0.0126),
 }
-_VCPUS = {"xlarge": 4, "2xlarge": 8, "4xlarge": 16, "8xlarge": 32, "12xlarge": 48, "16xlarge": 64}
+# Sizes that all of these families have.
+_VCPUS = {"xlarge": 4, "2xlarge": 8, "4xlarge": 16, "12xlarge": 48}
 
 # What a Python worker needs at most, with photos of the largest kind.
 _WORKER_MB = 900
