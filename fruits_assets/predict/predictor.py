@@ -80,7 +80,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class References:
-    """Photos that the classifier was trained on: path, label and sha256, and scores (n_rows, n_components)."""
+    """Photos that the classifier was trained on: path, label, sha256; and `scores` (n_rows, n_components)."""
 
     rows: pa.Table
     scores: NDArray[np.float64]
