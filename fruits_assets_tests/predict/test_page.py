@@ -6,13 +6,16 @@ import io
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
+from fruits_assets.predict.predictor import Predictor
 from fruits_assets.predict.web import MAX_UPLOAD_BYTES
+from fruits_assets.resources.lake_reader import LakeReader
 from fruits_assets_tests.graph import Graph
 from fruits_assets_tests.predict.classifiers import publish_relabelled
 from fruits_assets_tests.predict.servers import Server, serving
@@ -39,18 +42,34 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server, and two photos that it knows: of what it calls `fruit`, and of what it calls HOSTILE."""
+
+    server: Server
+    photo: Path
+    fruit: str
+    hostile: Path
+
+
 @pytest.fixture(scope="module")
-def server(classified: Graph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Whose classifier calls bananas something that a careless page would run."""
+def served(classified: Graph, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Whose classifier has for one label a name that a careless page would run."""
     folder = tmp_path_factory.mktemp("page")
     graph = classified.copy(folder)
-    publish_relabelled(graph, {"Banana": HOSTILE})
-    with serving(graph.lake_root, folder) as running:
-        yield running
+    predictor = Predictor.of(LakeReader(str(graph.lake_root)))
+    photos: dict[str, Path] = {}
+    for path in sorted(graph.source.glob("*/r_*.jpg")):
+        if label := predictor.predict(path.read_bytes()).label:
+            photos.setdefault(label, path)
+    (fruit, photo), (another, hostile) = sorted(photos.items())[:2]
+    publish_relabelled(graph, {another: HOSTILE})
+    with serving(graph.lake_root, folder) as server:
+        yield Served(server, photo, fruit, hostile)
 
 
 @pytest.fixture(params=[PHONE, LAPTOP], ids=["phone", "laptop"])
-def page(request: pytest.FixtureRequest, browser: Browser, server: Server) -> Iterator[Page]:
+def page(request: pytest.FixtureRequest, browser: Browser, served: Served) -> Iterator[Page]:
     """The page on either screen; nothing on it may go wrong by itself, and nothing be from elsewhere."""
     is_phone = request.param == PHONE
     context = browser.new_context(viewport=request.param, has_touch=is_phone, is_mobile=is_phone)
@@ -60,16 +79,11 @@ def page(request: pytest.FixtureRequest, browser: Browser, server: Server) -> It
     opened.on("pageerror", lambda error: faults.append(str(error)))
     opened.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     opened.on("request", lambda request: urls.append(request.url))
-    opened.goto(server.url)
+    opened.goto(served.server.url)
     yield opened
     context.close()
     assert [fault for fault in faults if not re.search("status of (422|503)", fault)] == []
-    assert [url for url in urls if not url.startswith(f"{server.url}/")] == []
-
-
-def kaki(server: Server) -> Path:
-    """One that the lake has."""
-    return server.log.parent / "source" / "Kaki" / "r_0_100.jpg"
+    assert [url for url in urls if not url.startswith(f"{served.server.url}/")] == []
 
 
 def said(page: Page) -> str:
@@ -87,12 +101,12 @@ def fits(page: Page) -> bool:
 
 
 def test_a_chosen_photo_is_named_with_its_certainty_runners_up_and_similar_photos(
-    page: Page, server: Server
+    page: Page, served: Served
 ) -> None:
     assert fits(page)
-    page.set_input_files("#file", kaki(server))
-    assert re.fullmatch(r"Kaki: (very|fairly|not) sure, .*%\.", said(page))
-    playwright.expect(page.get_by_role("heading", name="Kaki", level=2)).to_be_visible()
+    page.set_input_files("#file", served.photo)
+    assert re.fullmatch(re.escape(served.fruit) + r": (very|fairly|not) sure, .*%\.", said(page))
+    playwright.expect(page.get_by_role("heading", name=served.fruit, level=2)).to_be_visible()
     playwright.expect(page.get_by_text(re.compile(r"^(very|fairly|not) sure$"))).to_be_visible()
     assert page.locator("#others li").count() == 3
     pictures = page.locator("#similar img")
@@ -113,7 +127,7 @@ def test_an_unknown_fruit_is_said_to_be_so(page: Page, tmp_path: Path) -> None:
 
 
 def test_a_bad_file_gets_the_reason_and_the_next_photo_its_answer(
-    page: Page, server: Server, tmp_path: Path
+    page: Page, served: Served, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"not an image")
@@ -121,8 +135,8 @@ def test_a_bad_file_gets_the_reason_and_the_next_photo_its_answer(
     assert "This file cannot be used: not an image (12 bytes)" in said(page)
     playwright.expect(page.get_by_role("heading", name="That did not work")).to_be_visible()
     assert fits(page)
-    page.set_input_files("#file", kaki(server))
-    playwright.expect(page.get_by_role("heading", name="Kaki", level=2)).to_be_visible()
+    page.set_input_files("#file", served.photo)
+    playwright.expect(page.get_by_role("heading", name=served.fruit, level=2)).to_be_visible()
     playwright.expect(page.get_by_role("heading", name="That did not work")).to_be_hidden()
 
 
@@ -144,8 +158,8 @@ def test_a_picture_of_too_many_pixels_gets_the_reason(page: Page, tmp_path: Path
     assert "60,000 x 1,000 pixels, more than 51,000,000" in said(page)
 
 
-def test_a_label_is_shown_as_the_text_that_it_is(page: Page, server: Server) -> None:
-    page.set_input_files("#file", server.log.parent / "source" / "Banana" / "r_0_100.jpg")
+def test_a_label_is_shown_as_the_text_that_it_is(page: Page, served: Served) -> None:
+    page.set_input_files("#file", served.hostile)
     assert said(page).startswith(HOSTILE)
     assert page.locator("#fruit").inner_text() == HOSTILE
     assert page.title() == "What fruit is this?"
@@ -153,14 +167,14 @@ def test_a_label_is_shown_as_the_text_that_it_is(page: Page, server: Server) -> 
     assert fits(page)
 
 
-def test_the_keyboard_reaches_a_button_that_opens_the_choice_of_a_file(page: Page, server: Server) -> None:
+def test_the_keyboard_reaches_a_button_that_opens_the_choice_of_a_file(page: Page, served: Served) -> None:
     page.keyboard.press("Tab")
     named = page.evaluate("document.activeElement.labels[0].innerText")
     assert named in ("Take a photo", "Choose a photo")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
-    chooser.value.set_files(kaki(server))
-    assert said(page).startswith("Kaki")
+    chooser.value.set_files(served.photo)
+    assert said(page).startswith(f"{served.fruit}: ")
 
 
 def test_a_phone_offers_its_camera_and_a_laptop_a_place_to_drop_a_photo(page: Page) -> None:
@@ -170,21 +184,21 @@ def test_a_phone_offers_its_camera_and_a_laptop_a_place_to_drop_a_photo(page: Pa
     assert page.locator("#camera").get_attribute("capture") == "environment"
 
 
-def test_a_dropped_photo_is_looked_at(page: Page, server: Server) -> None:
-    content = list(kaki(server).read_bytes())
+def test_a_dropped_photo_is_looked_at(page: Page, served: Served) -> None:
+    content = list(served.photo.read_bytes())
     drop = page.evaluate_handle(
         """content => {
             const transfer = new DataTransfer();
-            transfer.items.add(new File([new Uint8Array(content)], "kaki.jpg"));
+            transfer.items.add(new File([new Uint8Array(content)], "photo.jpg"));
             return transfer;
         }""",
         content,
     )
     page.dispatch_event("#photo", "drop", {"dataTransfer": drop})
-    assert said(page).startswith("Kaki")
+    assert said(page).startswith(f"{served.fruit}: ")
 
 
-def test_a_busy_server_is_asked_again(page: Page, server: Server) -> None:
+def test_a_busy_server_is_asked_again(page: Page, served: Served) -> None:
     turned_away: list[str] = []
 
     def once(route: object) -> None:
@@ -197,6 +211,6 @@ def test_a_busy_server_is_asked_again(page: Page, server: Server) -> None:
             )
 
     page.route("**/predict", once)
-    page.set_input_files("#file", kaki(server))
-    assert said(page).startswith("Kaki")
+    page.set_input_files("#file", served.photo)
+    assert said(page).startswith(f"{served.fruit}: ")
     assert turned_away
