@@ -80,11 +80,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class References:
-<<<<<<< HEAD
     """Photos that the classifier was trained on: path, label, sha256; and scores (n_rows, n_components)."""
-=======
-    """Photos that the classifier was trained on: path, label, sha256; and `scores` (n_rows, n_components)."""
->>>>>>> c8d786ccbbd6bc01d0dd9bec197af6e9859cd2f9
 
     rows: pa.Table
     scores: NDArray[np.float64]
