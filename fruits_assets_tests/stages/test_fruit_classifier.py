@@ -128,7 +128,8 @@ def test_anyone_can_load_the_model_and_gets_the_rows_of_the_table(
     scores = pa.table({"path": rows["path"], "pca_features": fixed_length_arrays(scores_of(rows, inputs))})
     table = as_dataframe(spark, write_table(ran.folder / "scores", scores))
     vectors = table.withColumn("pca_features", array_to_vector(F.col("pca_features")))
-    said = model.transform(vectors).select("path", "prediction", vector_to_array(F.col("probability")).alias("p"))
+    p = vector_to_array(F.col("probability")).alias("p")
+    said = model.transform(vectors).select("path", "prediction", p)
     found = by_path(ran)
     for row in said.collect():
         assert found[row["path"]]["predicted"] == LABELS[int(row["prediction"])]
