@@ -64,9 +64,9 @@ def test_job_execute_makes_the_results_and_the_summary_tells_of_them(
     assert str(results) in told.stdout
     assert "Apple Golden 1/r_0_100.jpg" in told.stdout
     assert re.search(
-        r"^Classifier \d+\.\d % of 9 test photos right \(95 %: .* %\), 8 labels$", told.stdout, re.M
+        r"^Classifier \d+\.\d % of 9 test photos right \(95 %: .* %\), 8 labels$", told.stdout, re.MULTILINE
     )
-    assert re.search(r"^Example    (.*)/.* is \1 \(\d+\.\d %\)$", told.stdout, re.M)
+    assert re.search(r"^Example    (.*)/.* is \1 \(\d+\.\d %\)$", told.stdout, re.MULTILINE)
 
 
 def test_a_wrong_setting_stops_job_execute_with_one_clear_line(tmp_path: Path) -> None:
