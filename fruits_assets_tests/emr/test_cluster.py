@@ -60,7 +60,7 @@ def test_processes_that_start_at_once_share_one_cluster(fake_emr: FakeEmr, emr: 
 
 @pytest.mark.parametrize(
     "changed",
-    [{"core_instance_count": 5}, {"idle_minutes": 60}, {"tags": "Project=other"}, {"subnet_id": "subnet-9"}],
+    [{"core_instance_count": 5}, {"tags": "Project=other"}],
 )
 def test_other_settings_get_another_cluster(
     fake_emr: FakeEmr, emr: EmrSpark, changed: dict[str, Any]

@@ -18,11 +18,12 @@ from typing import Any
 import boto3
 import dagster as dg
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.validate import ParamValidator
 
 from fruits_assets.definitions import EmrSettings, Settings, resources
 from fruits_assets.resources.emr import EmrError, EmrSpark
+from fruits_assets.resources.emr.aws import Aws
 from fruits_assets.resources.emr.code import code_archive, upload_code
 from fruits_assets.resources.emr.instances import (
     Executor,
@@ -34,6 +35,7 @@ from fruits_assets.resources.emr.instances import (
 )
 from fruits_assets.resources.emr.lock import lock
 from fruits_assets.resources.emr.nodes import Node, in_words, spark_properties, usd
+from fruits_assets.resources.emr.pipes import StagingMessageReader
 from fruits_assets.resources.emr.places import Places, bucket_and_key, s3_uris
 from fruits_assets.resources.emr.request import cluster_request, digest
 from fruits_assets.settings import from_environment
@@ -481,3 +483,29 @@ def test_code_is_uploaded_once_per_content(emr: EmrSpark) -> None:
     again = {o["Key"]: o["LastModified"] for o in client.list_objects_v2(Bucket=bucket)["Contents"]}
     assert again == written
     assert len(written) == 2
+
+
+class NoNetwork(Aws):
+    """Of which the first call fails."""
+
+    @property
+    def s3(self) -> Any:
+        return self
+
+    def renew(self) -> None:
+        self.is_back = True
+
+    def get_object(self, **place: str) -> Any:
+        if not hasattr(self, "is_back"):
+            raise EndpointConnectionError(endpoint_url="https://s3")
+        return boto3.client("s3").get_object(**place)
+
+
+def test_messages_that_cannot_be_read_now_are_read_later(emr: EmrSpark) -> None:
+    bucket = emr.staging_uri.split("/")[2]
+    boto3.client("s3").put_object(Bucket=bucket, Key="messages/1.json", Body=b"said")
+    reader, params = StagingMessageReader(NoNetwork(emr.region), bucket, ""), {"key_prefix": "messages"}
+    assert not reader.messages_are_readable(params)
+    assert reader.messages_are_readable(params)
+    assert reader.download_messages_chunk(1, params) == "said"
+    assert reader.download_messages_chunk(2, params) is None
