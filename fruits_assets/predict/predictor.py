@@ -80,10 +80,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class References:
-    """Photos that the classifier was trained on: path, label, sha256; and scores (n_rows, n_components)."""
+    """Photos that the classifier was trained on: path, label and sha256 in `rows`.
+
+    `scores` are (n_rows, n_components), `squares` (n_rows,) their scalar products with themselves.
+    """
 
     rows: pa.Table
     scores: NDArray[np.float64]
+    squares: NDArray[np.float64]
 
     @classmethod
     def read(cls, table: StoredTable, n_components: int) -> Self:
@@ -98,17 +102,21 @@ class References:
             rows.append(batch.select(names))
             scores.append(matrix(batch["pca_features"], n_components))
         schema = pa.schema([(name, pa.string()) for name in names])
-        return cls(pa.Table.from_batches(rows, schema), np.concatenate(scores))
+        all_scores = np.concatenate(scores)
+        squares = np.einsum("ij,ij->i", all_scores, all_scores)
+        return cls(pa.Table.from_batches(rows, schema), all_scores, squares)
 
     def nearest(self, scores: NDArray[np.float64]) -> list[SimilarPhoto]:
         """The nearest photos by Euclidean distance, for scores (n_components,)."""
-        distances = np.linalg.norm(self.scores - scores, axis=1)
-        numbers = np.argsort(distances, kind="stable")[:N_SIMILAR]
-        return [
-            SimilarPhoto(**row, distance=float(distances[number]))
-            for number in numbers.tolist()
+        # Squared, less the square of the scores, which is the same for all. Which photos are the nearest
+        # follows from that, but not how far they are: large squares lose small distances.
+        relative = self.squares - 2 * (self.scores @ scores)
+        found = [
+            SimilarPhoto(**row, distance=float(np.linalg.norm(self.scores[number] - scores)))
+            for number in np.argsort(relative, kind="stable")[:N_SIMILAR].tolist()
             for row in self.rows.slice(number, 1).to_pylist()
         ]
+        return sorted(found, key=lambda photo: photo.distance)
 
 
 @dataclass(frozen=True)

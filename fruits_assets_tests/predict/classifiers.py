@@ -58,4 +58,4 @@ def saved_model(version: Version) -> LogisticRegressionModel:
 def a_reference(graph: Graph, label: str) -> str:
     """The path of a photo of this label that the classifier was trained on."""
     rows = rows_of(graph.lake.current(CLASSIFIER).table_of(REFERENCES)).to_pylist()
-    return str(min(row["path"] for row in rows if row["label"] == label))
+    return min(str(row["path"]) for row in rows if row["label"] == label)

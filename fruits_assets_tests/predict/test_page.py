@@ -22,7 +22,7 @@ from fruits_assets_tests.predict.servers import Server, serving
 from fruits_assets_tests.stages.sources import write_noise
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -201,14 +201,12 @@ def test_a_dropped_photo_is_looked_at(page: Page, served: Served) -> None:
 def test_a_busy_server_is_asked_again(page: Page, served: Served) -> None:
     turned_away: list[str] = []
 
-    def once(route: object) -> None:
+    def once(route: Route) -> None:
         if turned_away:
-            route.continue_()  # type: ignore[attr-defined]
+            route.continue_()
         else:
             turned_away.append("once")
-            route.fulfill(  # type: ignore[attr-defined]
-                status=503, headers={"Retry-After": "1"}, json={"reason": "busy, ask again"}
-            )
+            route.fulfill(status=503, headers={"Retry-After": "1"}, json={"reason": "busy, ask again"})
 
     page.route("**/predict", once)
     page.set_input_files("#file", served.photo)

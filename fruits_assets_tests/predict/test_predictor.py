@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +15,7 @@ from pyspark.ml.linalg import Vectors
 from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.convert import ConversionReport
+from fruits_assets.predict.answer import for_programs
 from fruits_assets.predict.predictor import Predictor
 from fruits_assets.resources.files import LakeError
 from fruits_assets.resources.lake_reader import LakeReader
@@ -25,7 +28,7 @@ from fruits_assets.stages.stored import Stored, StoredTable
 from fruits_assets_tests.graph import Graph
 from fruits_assets_tests.photos.heic_files import heif_file, irot, photo_pixels, tiled_photo
 from fruits_assets_tests.photos.photo_files import ORDINARY, PERSONAL, turned_exif
-from fruits_assets_tests.predict.classifiers import rows_of, saved_model
+from fruits_assets_tests.predict.classifiers import a_reference, rows_of, saved_model
 from fruits_assets_tests.stages.running import flip_bit, run_stage, stored_rows
 from fruits_assets_tests.stages.sources import write_noise
 
@@ -126,6 +129,18 @@ def test_a_photo_unlike_all_others_is_not_known(predictor: Predictor, tmp_path: 
     assert prediction.distance > predictor.classifier.distance_threshold
     assert prediction.label is None
     assert prediction.candidates
+
+
+def test_a_lake_on_s3_gives_the_same_answer(classified: Graph, predictor: Predictor, s3: str) -> None:
+    bucket = f"lake-{uuid.uuid4().hex[:16]}"
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-3"})
+    for file in classified.lake_root.rglob("*"):
+        if file.is_file():
+            client.upload_file(str(file), bucket, f"a/{file.relative_to(classified.lake_root)}")
+    content = (classified.source / a_reference(classified, "Kaki")).read_bytes()
+    there, here = Predictor.of(LakeReader(f"s3://{bucket}/a")).predict(content), predictor.predict(content)
+    assert for_programs(there, {}) == for_programs(here, {})
 
 
 def test_an_empty_lake_names_the_asset_to_materialize(tmp_path: Path) -> None:

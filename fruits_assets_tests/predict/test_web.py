@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.types import Message
 
 from fruits_assets.definitions import SAMPLE_IMAGES
 from fruits_assets.predict import web
 from fruits_assets.predict.answer import for_programs
+from fruits_assets.predict.live import Live
 from fruits_assets.predict.predictor import Predictor
 from fruits_assets.resources.erasure import erase
 from fruits_assets.resources.lake_reader import LakeReader
@@ -150,6 +153,26 @@ def test_who_comes_when_all_places_are_taken_is_asked_to_come_again(server: Serv
         assert answer.json == {"reason": "busy, ask again"}
         assert server.ask("/health").status == 200
     eventually(lambda: server.ask("/predict", BANANA.read_bytes()), lambda a: a.status == 200)
+
+
+def test_a_photo_that_does_not_arrive_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(web, "MAX_UPLOAD_S", 0.05)
+    app = web.create(Live(LakeReader(str(tmp_path))))
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(1000)
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-length", b"10")]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
+    asyncio.run(cast("Coroutine[None, None, None]", app(scope, receive, send)))
+    assert sent[0]["status"] == 408
 
 
 def test_eight_clients_at_once_get_what_each_would_get_alone(classified: Graph, server: Server) -> None:

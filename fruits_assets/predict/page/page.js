@@ -101,7 +101,7 @@ function tell(answer) {
     part("probability").textContent = percent(answer.probability);
     part("fill").style.width = `${100 * answer.probability}%`;
   }
-  const others = answer.runners_up;
+  const others = answer.runners_up.slice(0, known ? 3 : 2);
   part("others-title").textContent = known ? "Or else" : "If I had to guess";
   part("others-title").hidden = !others.length;
   // How probable a guess would be among fruits that it is none of means nothing.
