@@ -24,8 +24,9 @@ from measuring import scratch_folder, table
 from numpy.typing import NDArray
 from PIL import Image
 
+from fruits_assets.assets.materialization import REPORT_FILE
 from fruits_assets.assets.report_contents import belonging_together, contents_of
-from fruits_assets.assets.run_report import MAX_BYTES, REPORT_FILE
+from fruits_assets.assets.run_report import MAX_BYTES
 from fruits_assets.mobilenet.weights import SAMPLE_IMAGES
 from fruits_assets.report.page import page
 from fruits_assets.resources.lake import Lake

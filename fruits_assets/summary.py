@@ -8,10 +8,9 @@ import dagster as dg
 import pyarrow.parquet as pq
 from dagster import AssetCheckEvaluation
 
-from fruits_assets.assets.run_report import REPORT_FILE
+from fruits_assets.assets.materialization import REPORT_FILE
 from fruits_assets.definitions import Settings, defs, lake
-from fruits_assets.resources.erasure import REPORT
-from fruits_assets.resources.lake import Lake
+from fruits_assets.resources.lake import REPORT, Lake
 from fruits_assets.resources.published import Version
 from fruits_assets.settings import from_environment
 from fruits_assets.stages.parquet import batches_of

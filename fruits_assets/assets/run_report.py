@@ -11,7 +11,14 @@ from upath import UPath
 
 from fruits_assets.assets.config import checked, config_of
 from fruits_assets.assets.fruit_classifier import fruit_classifier
-from fruits_assets.assets.materialization import GROUP, OWNERS, Table, check, make_and_publish
+from fruits_assets.assets.materialization import (
+    GROUP,
+    OWNERS,
+    REPORT_FILE,
+    Table,
+    check,
+    make_and_publish,
+)
 from fruits_assets.assets.mobilenet_features import mobilenet_features
 from fruits_assets.assets.mobilenet_model import mobilenet_model
 from fruits_assets.assets.pca_features_csv import pca_features_csv
@@ -21,7 +28,6 @@ from fruits_assets.assets.scaled_features import scaled_features
 from fruits_assets.resources.image_source import ImageSource
 from fruits_assets.resources.lake import Lake
 
-REPORT_FILE = "report.html"
 MAX_BYTES = 8_000_000
 
 TABLE = Table(
@@ -114,9 +120,8 @@ def run_report(context: dg.AssetExecutionContext, lake: Lake, images: ImageSourc
     )
     return published.result(
         {
-            "report": dg.MetadataValue.path(str(lake.place("run_report") / REPORT_FILE)),
             "photos_shown": published.facts["n_shown"],
-            "size_mb": round(published.facts["size_bytes"] / 1e6, 2),
+            "size_mb": published.facts["size_bytes"] / 1e6,
         }
     )
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from upath import UPath
 
 from fruits_assets.resources.files import LakeError, show
-from fruits_assets.resources.lake import FACTS, Lake
+from fruits_assets.resources.lake import FACTS, REPORT, Lake
 from fruits_assets.resources.published import (
     Version,
     commit,
@@ -27,8 +27,6 @@ from fruits_assets.stages.pca_features_csv import CSV, PARQUET, write_results
 from fruits_assets.stages.stored import ROWS, Output, StoredFile, StoredTable
 
 _RESULTS = (CSV, PARQUET)
-# Shows photos, names them and follows from all: it goes as a whole, and the next run makes it anew.
-REPORT = "run_report"
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Erased:
 def erase(lake: Lake, paths: Sequence[str]) -> Erased:
     """Remove the rows of these paths from all tables, and every version but the new ones from the disk.
 
-    The report goes in any case: it may show a photo that no table has any more.
+    The report goes as a whole, and in any case: it may show a photo that no table has any more.
 
     Scaler, components and classifier that are current were computed from all photos; of a single one they
     keep nothing that could be told apart. Where they belong to a table that is written anew, they are
