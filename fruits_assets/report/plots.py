@@ -25,7 +25,7 @@ _ACCENT = "#d9822b"
 _MAX_BARS = 40
 _MAX_LEGEND = 20
 _MAX_NUMBERED = 25  # labels, up to which a confusion matrix has its numbers written in
-_MISTAKES_PER_ROW = 6
+_MISTAKES_PER_ROW, _MAX_TITLE = 6, 22
 
 
 def as_markdown(figure: Figure, what: str, file_format: str = "png") -> str:
@@ -122,6 +122,10 @@ def scatter(points: Sequence[tuple[str, float, float]], ratios: Sequence[float])
     return figure
 
 
+def _shortened(label: str) -> str:
+    return label if len(label) <= _MAX_TITLE else f"{label[: _MAX_TITLE - 1]}…"
+
+
 def confusion(counts: ArrayLike, labels: Sequence[str]) -> Figure:
     """Photos by right label, a row each, and by what was said, (n_labels, n_labels).
 
@@ -130,7 +134,7 @@ def confusion(counts: ArrayLike, labels: Sequence[str]) -> Figure:
     matrix = np.asarray(counts)
     n_labels = len(labels)
     is_numbered = n_labels <= _MAX_NUMBERED
-    inches, points = (0.42, 9) if is_numbered else (0.13, 6)
+    inches, points = (0.42, 9) if is_numbered else (0.14, 6)
     size = 1.5 + inches * n_labels
     figure = Figure(figsize=(size, size))
     axes = figure.subplots()
@@ -159,8 +163,8 @@ def mistakes(found: Sequence[Mapping[str, Any]]) -> Figure:
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, mistake in zip(grid.flat, found, strict=False):
-        said = f"{mistake['predicted']} ({mistake['probability']:.0%})"
-        axes.set_title(f"said: {said}\nright: {mistake['label']}", fontsize=7)
+        said, right = (_shortened(mistake[name]) for name in ("predicted", "label"))
+        axes.set_title(f"said: {said} ({mistake['probability']:.0%})\nright: {right}", fontsize=7)
         if mistake["thumbnail"] is None:
             axes.text(0.5, 0.5, "no longer there", ha="center", va="center", transform=axes.transAxes)
         else:

@@ -28,7 +28,7 @@ Found = TypeVar("Found")
 # So little is gone through faster where it is added up than by tasks, which take longer to start.
 _GATHERED_BYTES = 64 * 1024**2
 # What is tried, strongest first, as shares of the scores' total variance.
-CANDIDATES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+CANDIDATES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 # A weaker regularisation has to take so much off the mean of -log p.
 _GAIN = 1e-3
 # How far above its minimum the function may be: for a comparison, and so that no probability moves by 1e-6.

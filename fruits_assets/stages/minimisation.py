@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fruits_assets.stages.moments import Matrix
 
 _REMEMBERED = 10
-_MAX_ITERATIONS, _MAX_STEPS = 500, 30
+_MAX_ITERATIONS, _MAX_STEPS = 1000, 30
 _ENOUGH = 0.5  # of the slope has to be gone for a step that went beyond the minimum
 _ROUNDING = 1e-12
 

@@ -29,7 +29,14 @@ from fruits_assets_tests.resources.standalone_cluster import (
 from fruits_assets_tests.test_command_line import DAGSTER, PROJECT, TARGET, environment
 
 RUN_S = 500
-SPARK_STAGES = ["raw_images", "mobilenet_features", "scaled_features", "pca_model", "pca_features_csv"]
+SPARK_STAGES = [
+    "raw_images",
+    "mobilenet_features",
+    "scaled_features",
+    "pca_model",
+    "pca_features_csv",
+    "fruit_classifier",
+]
 
 
 def with_enough_images(graph: Graph) -> Graph:
