@@ -21,12 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from classified_lake import FRUITS, classified_lake, environment
-from measuring import peak_mb, scratch_folder, table
+from measuring import scratch_folder, table
 from phone_photos import write_photos
 from PIL import Image
 
 from fruits_assets.definitions import SAMPLE_IMAGES
 from fruits_assets.photos.formats import MAX_PIXELS
+from fruits_assets.resources.process_memory import peak_mb
 
 _PHONE_PHOTOS, _MEGAPIXELS = 24, 12
 _WIDTH = 10_000  # of the largest picture

@@ -16,6 +16,7 @@ from fruits_assets.assets import (
     pca_features_csv,
     pca_model,
     raw_images,
+    run_report,
     scaled_features,
 )
 from fruits_assets.jobs import fruits_pipeline, nightly
@@ -69,7 +70,11 @@ class FromEmrEnvironment(BaseSettings):
 EmrSettings = create_model(
     "EmrSettings",
     __base__=FromEmrEnvironment,
-    **{name: (field.annotation, field) for name, field in EmrSpark.model_fields.items()},  # type: ignore[call-overload]
+    **{
+        name: (field.annotation, field)
+        for name, field in EmrSpark.model_fields.items()
+        if name != "data_uris"
+    },  # type: ignore[call-overload]
 )
 
 
@@ -106,10 +111,13 @@ def spark_runner(settings: Settings) -> SparkRunner:
             f"FRUITS_SPARK_MASTER={settings.spark_master} is for FRUITS_SPARK=local; an EMR cluster has its "
             "own. Unset it, or set FRUITS_SPARK to local."
         )
-    for name, uri in (("FRUITS_IMAGES", settings.images), ("FRUITS_LAKE", settings.lake)):
+    uris = {"FRUITS_IMAGES": settings.images, "FRUITS_LAKE": settings.lake}
+    if settings.images_inventory:
+        uris["FRUITS_IMAGES_INVENTORY"] = settings.images_inventory
+    for name, uri in uris.items():
         if not uri.startswith("s3://"):
             raise ValueError(f"FRUITS_SPARK=emr needs {name} to be an s3:// prefix, and it is '{uri}'.")
-    return EmrSpark(**from_environment(EmrSettings).model_dump())
+    return EmrSpark(**from_environment(EmrSettings).model_dump(), data_uris=uris)
 
 
 GRAPH = dg.load_assets_from_modules(
@@ -121,6 +129,7 @@ GRAPH = dg.load_assets_from_modules(
         pca_model,
         pca_features_csv,
         fruit_classifier,
+        run_report,
     ],
     include_specs=True,
 )

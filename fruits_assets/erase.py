@@ -40,6 +40,8 @@ def main() -> None:
         print(f"{table:<28} {n_rows} row(s)")
     if not erased.rows:
         print("no row has these paths")
+    if erased.report:
+        print("The report is removed; `make report` makes it anew.")
     print(f"{erased.n_bytes:,} bytes of earlier versions are off the disk.")
     print("Dagster's own records may show them still: delete those runs in its UI, or empty DAGSTER_HOME.")
 

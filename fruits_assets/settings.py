@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
 class LakeSettings(BaseSettings):
@@ -25,10 +25,14 @@ def from_environment(settings: type[AnySettings]) -> AnySettings:
     Raises:
         ValueError: names each wrong variable, its value and what it should be.
     """
+    prefix = settings.model_config["env_prefix"]
     try:
         return settings()
+    except SettingsError as error:
+        # It names the field only.
+        names = [name for name in settings.model_fields if f'"{name}"' in str(error)]
+        raise ValueError(f"{', '.join(f'{prefix}{name}'.upper() for name in names)} is not JSON") from error
     except ValidationError as error:
-        prefix = settings.model_config["env_prefix"]
         faults = [
             f"{prefix}{fault['loc'][0]}".upper() + f"={fault['input']}: {fault['msg']}"
             for fault in error.errors()

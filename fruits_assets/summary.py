@@ -8,8 +8,9 @@ import dagster as dg
 import pyarrow.parquet as pq
 from dagster import AssetCheckEvaluation
 
+from fruits_assets.assets.materialization import REPORT_FILE
 from fruits_assets.definitions import Settings, defs, lake
-from fruits_assets.resources.lake import Lake
+from fruits_assets.resources.lake import REPORT, Lake
 from fruits_assets.resources.published import Version
 from fruits_assets.settings import from_environment
 from fruits_assets.stages.parquet import batches_of
@@ -46,6 +47,7 @@ def summary(of: Lake) -> str:
         f"{100 * float(str(facts['total_explained_variance'])):.2f} % of the variance",
         f"Results   {folder / CSV}",
         f"          {folder / PARQUET}",
+        *([f"Report    {of.place(REPORT) / REPORT_FILE}"] if of.find(REPORT) else []),
         "",
         *_table(first_rows),
         "",

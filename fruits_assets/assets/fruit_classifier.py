@@ -175,7 +175,16 @@ def metadata(facts: Mapping[str, Any], asked_for: int | None) -> dict[str, Any]:
     """What the UI shows of a materialization."""
     from fruits_assets.report import plots
 
-    shown = {
+    shown: dict[str, Any] = {
+        "confusion_matrix": dg.MetadataValue.md(
+            plots.as_markdown(plots.confusion(facts["confusion"], facts["labels"]), "confusion matrix")
+        ),
+    }
+    if facts["mistakes"]:
+        shown["worst_mistakes"] = dg.MetadataValue.md(
+            plots.as_markdown(plots.mistakes(facts["mistakes"]), "worst mistakes", "jpeg")
+        )
+    shown |= {
         "accuracy": facts["accuracy"],
         "accuracy_95_percent": _interval(facts, "accuracy"),
         "macro_f1": facts["macro_f1"],
@@ -195,17 +204,10 @@ def metadata(facts: Mapping[str, Any], asked_for: int | None) -> dict[str, Any]:
         "regularisations_tried": _records(facts["tried"]),
         "per_label": _records(facts["per_label"]),
         "calibration": _records(facts["calibration"]),
-        "confusion_matrix": dg.MetadataValue.md(
-            plots.as_markdown(plots.confusion(facts["confusion"], facts["labels"]), "confusion matrix")
-        ),
         "distance_threshold": facts["distance_threshold"],
         "test_photos_refused": facts["test_refused"],
         "references": facts["n_references"],
     }
-    if facts["mistakes"]:
-        shown["worst_mistakes"] = dg.MetadataValue.md(
-            plots.as_markdown(plots.mistakes(facts["mistakes"]), "worst mistakes", "jpeg")
-        )
     if asked_for is not None and facts["n_components"] < asked_for:
         shown["fewer_than_asked"] = (
             f"{asked_for} components were asked for; pca_model has {facts['n_components']}."

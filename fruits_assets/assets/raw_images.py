@@ -84,7 +84,7 @@ class RawImagesConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pyspark", "deltalake"},
-    code_version="4",
+    code_version="5",
     check_specs=[
         dg.AssetCheckSpec(
             "keeps_previous_images",
@@ -160,22 +160,23 @@ def metadata(source: str, facts: Mapping[str, Any], n_read: int) -> dict[str, An
     per_label = facts["images_per_label"]
     return {
         "source": dg.MetadataValue.path(source),
+        "labels": len(per_label),
+        "quarantined": facts["n_quarantined"],
+        "ignored": facts["ignored"],
         "images_per_label": dg.MetadataValue.table(
             [dg.TableRecord({"label": label, "images": n}) for label, n in per_label.items()],
             schema=dg.TableSchema([dg.TableColumn("label", "string"), dg.TableColumn("images", "int")]),
         ),
-        "images_per_label_plot": dg.MetadataValue.md(
-            plots.as_markdown(plots.images_per_label(per_label), "images per label")
-        ),
         "contact_sheet": dg.MetadataValue.md(
             plots.as_markdown(plots.contact_sheet(facts["thumbnails"]), "contact sheet", "jpeg")
         ),
-        "total_bytes": facts["total_bytes"],
+        "images_per_label_plot": dg.MetadataValue.md(
+            plots.as_markdown(plots.images_per_label(per_label), "images per label")
+        ),
+        "size_mb": facts["total_bytes"] / 1e6,
         "stripped_of_personal_metadata": facts["n_stripped"],
         "read": n_read,
         "unchanged": facts["row_count"] - n_read,
-        "ignored": facts["ignored"],
-        "quarantined": facts["n_quarantined"],
         "quarantined_files": dg.MetadataValue.table(
             [dg.TableRecord(row) for row in facts["quarantined"]],
             schema=dg.TableSchema([dg.TableColumn(name, "string") for name in ("path", "label", "reason")]),

@@ -13,7 +13,7 @@ import pyarrow as pa
 from upath import UPath
 
 from fruits_assets.resources.files import LakeError, show
-from fruits_assets.resources.lake import FACTS, Lake
+from fruits_assets.resources.lake import FACTS, REPORT, Lake
 from fruits_assets.resources.published import (
     Version,
     commit,
@@ -31,14 +31,17 @@ _RESULTS = (CSV, PARQUET)
 
 @dataclass(frozen=True)
 class Erased:
-    """How many rows went from which table, and how many bytes from the disk in all."""
+    """How many rows went from which table, how many bytes from the disk, and whether the report did."""
 
     rows: Mapping[str, int]
     n_bytes: int
+    report: bool
 
 
 def erase(lake: Lake, paths: Sequence[str]) -> Erased:
     """Remove the rows of these paths from all tables, and every version but the new ones from the disk.
+
+    The report goes as a whole, and in any case: it may show a photo that no table has any more.
 
     Scaler, components and classifier that are current were computed from all photos; of a single one they
     keep nothing that could be told apart. Where they belong to a table that is written anew, they are
@@ -52,16 +55,27 @@ def erase(lake: Lake, paths: Sequence[str]) -> Erased:
         raise LakeError(f"Run {under_way[0]} is under way over '{lake.root}'. Wait for its end, or stop it.")
     rows: dict[str, int] = {}
     renumbered: dict[tuple[str, int], int] = {}
-    n_bytes = 0
-    published = filter(None, (lake.find(place.name) for place in lake.places()))
-    for version in _after_their_inputs(published):
+    report = lake.place(REPORT)
+    had_report, n_bytes = report.exists(), _removed(report)
+    found = [version for place in lake.places() if (version := lake.find(place.name))]
+    for version in _after_their_inputs(found):
         without = _without(version, set(paths), renumbered)
         renumbered[version.asset, version.number] = without.number
         for table in (ROWS, *version.tables):
-            name = f"{version.asset} {table}".rstrip()
-            rows[name] = version.table_of(table).n_rows - without.table_of(table).n_rows
-        n_bytes += remove_unkept(UPath(version.uri), Keep(1, timedelta(0), timedelta(0)))
-    return Erased({name: n for name, n in rows.items() if n}, n_bytes)
+            n_rows = version.table_of(table).n_rows - without.table_of(table).n_rows
+            rows[f"{version.asset} {table}".rstrip()] = n_rows
+    # What was never published, a run that failed may have left there.
+    n_bytes += sum(remove_unkept(place, Keep(1, timedelta(0), timedelta(0))) for place in lake.places())
+    return Erased({name: n for name, n in rows.items() if n}, n_bytes, had_report)
+
+
+def _removed(folder: UPath) -> int:
+    """Remove a folder; returns the bytes."""
+    if not folder.exists():
+        return 0
+    n_bytes: int = sum(info["size"] for info in folder.fs.find(folder.path, detail=True).values())
+    folder.fs.rm(folder.path, recursive=True)
+    return n_bytes
 
 
 def _after_their_inputs(versions: Iterable[Version]) -> list[Version]:

@@ -48,6 +48,7 @@ from fruits_assets.stages.stored import Output, StoredTable
 if TYPE_CHECKING:
     from fruits_assets.stages.stage import StageResult
 
+REPORT = "run_report"  # the asset that shows photos of all others
 FACTS = "facts.json"  # of a version's folder: all that the stage told, for whoever takes the version over
 _SMALL = (bool, int, float, str, type(None))  # of a stage's facts, what goes into the log
 _DECISIVE_LIBRARIES = ("pillow", "pi-heif", "ai-edge-litert")

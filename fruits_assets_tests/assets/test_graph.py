@@ -28,6 +28,7 @@ ASSETS = [
     "pca_model",
     "pca_features_csv",
     "fruit_classifier",
+    "run_report",
 ]
 N_IMAGES = 28 + len(ODD_NAMES)
 
@@ -43,9 +44,10 @@ def test_every_asset_is_published_with_its_rows_and_passes_its_checks(materializ
         "pca_model": N_IMAGES - 1,
         "pca_features_csv": N_IMAGES,
         "fruit_classifier": N_IMAGES,
+        "run_report": N_IMAGES,
     }
     evaluations = materialized.result.get_asset_check_evaluations()
-    assert len(evaluations) == 20
+    assert len(evaluations) == 22
     # One of 39 files is broken on purpose: 97 % are readable.
     assert [e.check_name for e in evaluations if not e.passed] == []
 
@@ -79,7 +81,7 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
                 "images_per_label",
                 "images_per_label_plot",
                 "contact_sheet",
-                "total_bytes",
+                "size_mb",
                 "ignored",
                 "quarantined",
                 "quarantined_files",
@@ -95,7 +97,7 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
                 "precision",
                 "fingerprint",
                 "parameters",
-                "size_bytes",
+                "size_mb",
                 "max_difference_from_keras",
                 "min_cosine_with_keras",
             },
@@ -120,14 +122,14 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
             {
                 "total_explained_variance",
                 "explained_variance_plot",
-                "components",
+                "first_components",
                 "components_needed",
                 "fewer_than_asked",
             },
         ),
         (
             "pca_features_csv",
-            {"rows", "columns", "size_bytes", "first_rows", "first_two_components", "results_csv"},
+            {"rows", "columns", "size_mb", "first_rows", "first_two_components", "results_csv"},
         ),
         (
             "fruit_classifier",
@@ -153,11 +155,14 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
 def test_the_ui_shows(materialized: Materialized, asset: str, names: set[str]) -> None:
     shown = materialized.metadata(asset)
     assert names <= shown.keys()
+    assert shown["report"].endswith("lake/run_report/report.html")
     assert "dagster/uri" in shown
     assert {"dagster/row_count", "dagster/column_schema", "dagster/column_lineage"} <= shown.keys()
-    for name in names:
-        if name.endswith(("plot", "sheet", "means", "two_components", "matrix", "mistakes")):
-            assert "data:image/" in shown[name]
+    pictures = {
+        n for n in names if n.endswith(("plot", "sheet", "means", "components", "matrix", "mistakes"))
+    }
+    assert set(list(shown)[1 : 1 + len(pictures)]) == pictures  # on top, after the report's place
+    assert all("data:image/" in shown[name] for name in pictures)
 
 
 def test_the_quarantine_and_the_weights_are_told(materialized: Materialized) -> None:
@@ -176,7 +181,11 @@ def test_the_documented_columns_are_those_that_are_stored(materialized: Material
     version = materialized.graph.lake.current("raw_images")
     assert list(version.schema) == list(RAW_TABLE.descriptions)
     schema = materialized.metadata("pca_features_csv")["dagster/column_schema"]
-    assert [column.name for column in schema.columns][:3] == ["path", "label", "pc_1"]
+    assert [column.name for column in schema.columns] == ["path", "label", f"pc_1 to pc_{N_IMAGES - 1}"]
+    lineage = materialized.metadata("pca_features_csv")["dagster/column_lineage"].deps_by_column
+    assert lineage.keys() == {column.name for column in schema.columns}
+    origin = {column.column_name for column in lineage[f"pc_1 to pc_{N_IMAGES - 1}"]}
+    assert origin == {"scaled_features", "loadings"}
     assert all(column.description for column in schema.columns)
 
 

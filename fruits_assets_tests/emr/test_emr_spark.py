@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -168,7 +167,7 @@ def test_the_whole_graph_on_a_cluster_gives_what_a_local_run_gives(
     # One cluster, a step for every asset that needs Spark, and their progress in Dagster's log.
     cluster_id = cluster_of(fake_emr, project)
     steps = fake_emr.steps(cluster_id)
-    assert [(step.name, step.state) for step in steps] == [
+    assert [(step.name.split()[0], step.state) for step in steps] == [
         (asset, "COMPLETED")
         for asset in (
             "raw_images",
@@ -200,24 +199,6 @@ def test_the_whole_graph_on_a_cluster_gives_what_a_local_run_gives(
     assert len(rows) == 13
 
 
-def test_a_materialization_links_to_its_cluster_step_and_history_and_tells_the_cost(
-    fake_emr: FakeEmr, project: Project
-) -> None:
-    result = project.materialize("raw_images")
-    assert result.success
-    (event,) = result.asset_materializations_for_node("raw_images")
-    shown = {name: value.value for name, value in event.metadata.items()}
-    cluster_id = cluster_of(fake_emr, project)
-    (step,) = fake_emr.steps(cluster_id)
-    assert (shown["emr_cluster"], shown["emr_step"]) == (cluster_id, step.id)
-    assert cluster_id in str(shown["emr_console"])
-    assert str(shown["spark_history"]).startswith("https://")
-    seconds = float(str(shown["step_seconds"]))
-    assert seconds > 0
-    assert shown["estimated_cost"] == pytest.approx(3 * seconds / 3600 * 0.272, abs=1e-4)
-    assert shown["contact_sheet"]
-
-
 def test_a_failing_step_shows_its_own_exception(fake_emr: FakeEmr, project: Project) -> None:
     client = boto3.client("s3")
     for file in list(project.source.rglob("*.jpg"))[1:]:
@@ -235,52 +216,6 @@ def test_a_package_that_the_cluster_lacks_is_named(fake_emr: FakeEmr, project: P
         text = failure(project.materialize("raw_images"))
     assert "The cluster lacks the package PIL" in text
     assert "requirements-emr.txt" in text
-
-
-def test_a_package_without_which_a_step_cannot_even_report_is_named_from_its_log(
-    fake_emr: FakeEmr, project: Project
-) -> None:
-    with fake_emr.hide_package("dagster_pipes"):
-        text = failure(project.materialize("raw_images"))
-    assert "The cluster lacks the package dagster_pipes" in text
-
-
-def test_a_cluster_without_the_python_of_the_bootstrap_action_says_so(
-    fake_emr: FakeEmr, project: Project
-) -> None:
-    with fake_emr.no_python():
-        text = failure(project.materialize("raw_images"))
-    assert "bootstrap-emr.sh" in text
-
-
-def test_a_cluster_that_dies_in_bootstrap_gives_its_reason(fake_emr: FakeEmr, project: Project) -> None:
-    reason = "On the primary instance (i-1), bootstrap action 1 returned a non-zero return code"
-    fake_emr.fail_next_cluster("BOOTSTRAP_FAILURE", reason)
-    text = failure(project.materialize("raw_images"))
-    assert "BOOTSTRAP_FAILURE" in text
-    assert reason in text
-
-
-def test_a_cluster_that_terminates_under_a_step_gives_its_reason(fake_emr: FakeEmr, project: Project) -> None:
-    def terminate_once_running() -> None:
-        while True:
-            for cluster in fake_emr.clusters():
-                if cluster.name == project.bucket and fake_emr.steps(cluster.id):
-                    fake_emr.terminate(cluster.id, "INSTANCE_FAILURE", "no spot capacity is left")
-                    return
-            time.sleep(0.1)
-
-    killer = threading.Thread(target=terminate_once_running)
-    killer.start()
-    text = failure(project.materialize("raw_images"))
-    killer.join()
-    assert "no spot capacity is left" in text
-
-
-def test_throttling_and_dropped_connections_are_outlived(fake_emr: FakeEmr, project: Project) -> None:
-    fake_emr.throttle(2)
-    fake_emr.drop_connections(1)
-    assert project.materialize("raw_images").success
 
 
 def test_two_runs_that_start_at_once_share_one_cluster(fake_emr: FakeEmr, project: Project) -> None:

@@ -128,7 +128,8 @@ def test_anyone_can_load_the_model_and_gets_the_rows_of_the_table(
     scores = pa.table({"path": rows["path"], "pca_features": fixed_length_arrays(scores_of(rows, inputs))})
     table = as_dataframe(spark, write_table(ran.folder / "scores", scores))
     vectors = table.withColumn("pca_features", array_to_vector(F.col("pca_features")))
-    said = model.transform(vectors).select("path", "prediction", vector_to_array("probability").alias("p"))
+    p = vector_to_array(F.col("probability")).alias("p")
+    said = model.transform(vectors).select("path", "prediction", p)
     found = by_path(ran)
     for row in said.collect():
         assert found[row["path"]]["predicted"] == LABELS[int(row["prediction"])]
@@ -259,7 +260,7 @@ def thumbnail(number: int) -> bytes:
 )
 def test_wilsons_interval(right: int, n: int, low: float, high: float) -> None:
     """81 of 263 is the example of Newcombe 1998, table I, method 3."""
-    assert wilson(right / n, n) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+    assert list(wilson(right / n, n)) == pytest.approx([low, high], abs=5e-5)
 
 
 def judged(right: list[bool], probability: list[float]) -> Judged:
@@ -277,7 +278,7 @@ def test_calibration_compares_what_was_said_with_what_was_right() -> None:
     ("n", "share", "rank"), [(99, 0.01, 99), (199, 0.01, 198), (10, 0.01, 10), (99, 0.1, 90)]
 )
 def test_the_threshold_is_beyond_all_but_the_configured_share(n: int, share: float, rank: int) -> None:
-    distances = np.random.default_rng(0).permutation(n) + 1.0
+    distances = np.random.default_rng(0).permutation(n).astype(np.float64) + 1
     none = judged([], [])
     validation = Judged(np.zeros(n, np.int64), np.zeros(n, np.int64), np.ones(n), distances)
     facts = classifier_facts.ClassifiedFacts({0: none, 1: validation, 2: none}, [])
