@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import dagster as dg
-from pydantic import ValidationError, create_model, field_validator
+from pydantic import create_model, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fruits_assets.assets import (
+    fruit_classifier,
     mobilenet_features,
     mobilenet_model,
     pca_features_csv,
@@ -25,18 +26,16 @@ from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import LocalSpark, SparkRunner, check_master
 from fruits_assets.resources.weights import MobileNetWeights
 from fruits_assets.sensors import source_changed
+from fruits_assets.settings import LakeSettings, from_environment
 
 SAMPLE_IMAGES = Path(__file__).with_name("sample_images")
 
 
-class Settings(BaseSettings):
-    """Environment variables FRUITS_IMAGES, FRUITS_LAKE and so on: one for each field; read here only."""
-
-    model_config = SettingsConfigDict(env_prefix="FRUITS_")
+class Settings(LakeSettings):
+    """Environment variables FRUITS_IMAGES, FRUITS_LAKE and so on: one for each field."""
 
     images: str = str(SAMPLE_IMAGES)
     images_inventory: str = ""
-    lake: str = "lake"
     lake_keep_versions: int = Lake.model_fields["keep_versions"].default
     lake_keep_minutes: int = Lake.model_fields["keep_minutes"].default
     lake_keep_days: int = Lake.model_fields["keep_days"].default
@@ -71,28 +70,12 @@ class FromEmrEnvironment(BaseSettings):
 EmrSettings = create_model(
     "EmrSettings",
     __base__=FromEmrEnvironment,
-    **{name: (field.annotation, field) for name, field in EmrSpark.model_fields.items()},  # type: ignore[call-overload]
+    **{
+        name: (field.annotation, field)
+        for name, field in EmrSpark.model_fields.items()
+        if name != "data_uris"
+    },  # type: ignore[call-overload]
 )
-
-
-AnySettings = TypeVar("AnySettings", bound=BaseSettings)
-
-
-def from_environment(settings: type[AnySettings]) -> AnySettings:
-    """Read settings.
-
-    Raises:
-        ValueError: names each wrong variable, its value and what it should be.
-    """
-    try:
-        return settings()
-    except ValidationError as error:
-        prefix = settings.model_config["env_prefix"]
-        faults = [
-            f"{prefix}{fault['loc'][0]}".upper() + f"={fault['input']}: {fault['msg']}"
-            for fault in error.errors()
-        ]
-        raise ValueError("; ".join(faults)) from error
 
 
 def resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:
@@ -128,10 +111,13 @@ def spark_runner(settings: Settings) -> SparkRunner:
             f"FRUITS_SPARK_MASTER={settings.spark_master} is for FRUITS_SPARK=local; an EMR cluster has its "
             "own. Unset it, or set FRUITS_SPARK to local."
         )
-    for name, uri in (("FRUITS_IMAGES", settings.images), ("FRUITS_LAKE", settings.lake)):
+    uris = {"FRUITS_IMAGES": settings.images, "FRUITS_LAKE": settings.lake}
+    if settings.images_inventory:
+        uris["FRUITS_IMAGES_INVENTORY"] = settings.images_inventory
+    for name, uri in uris.items():
         if not uri.startswith("s3://"):
             raise ValueError(f"FRUITS_SPARK=emr needs {name} to be an s3:// prefix, and it is '{uri}'.")
-    return EmrSpark(**from_environment(EmrSettings).model_dump())
+    return EmrSpark(**from_environment(EmrSettings).model_dump(), data_uris=uris)
 
 
 GRAPH = dg.load_assets_from_modules(
@@ -142,6 +128,7 @@ GRAPH = dg.load_assets_from_modules(
         scaled_features,
         pca_model,
         pca_features_csv,
+        fruit_classifier,
         run_report,
     ],
     include_specs=True,

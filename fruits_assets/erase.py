@@ -7,9 +7,10 @@ import sys
 
 from upath import UPath
 
-from fruits_assets.definitions import Settings, from_environment, lake
+from fruits_assets.definitions import Settings, lake
 from fruits_assets.resources.erasure import Erased, erase
 from fruits_assets.resources.files import LakeError
+from fruits_assets.settings import from_environment
 
 
 def erase_photos(settings: Settings, paths: list[str]) -> Erased:

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 from upath import UPath
 
-from fruits_assets.resources.files import LakeError
 from fruits_assets.resources.lake import REPORT, Lake
-from fruits_assets.resources.published import ConflictError, Version, derived_data_version
+from fruits_assets.resources.published import (
+    ConflictError,
+    Version,
+    derived_data_version,
+    refuse_damaged,
+)
 from fruits_assets.resources.spark import SparkRunner
 
 if TYPE_CHECKING:
@@ -232,19 +236,6 @@ def audited(
 def _in_words(check: dg.AssetCheckResult) -> str:
     numbers = ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
     return f"{check.check_name} ({numbers})" + (f". {check.description}" if check.description else "")
-
-
-def refuse_damaged(version: Version) -> None:
-    """Raise before a stage would fail over it.
-
-    Raises:
-        LakeError: names the asset that has to be materialized again.
-    """
-    if not version.is_intact():
-        raise LakeError(
-            f"Version {version.number} of {version.asset} in '{version.uri}' is damaged: a file of it is "
-            f"missing or is not what was written. Materialize {version.asset} again, which makes it anew."
-        )
 
 
 def version_name(context: dg.AssetExecutionContext) -> str:

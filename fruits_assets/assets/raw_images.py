@@ -84,7 +84,7 @@ class RawImagesConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pyspark", "deltalake"},
-    code_version="4",
+    code_version="5",
     check_specs=[
         dg.AssetCheckSpec(
             "keeps_previous_images",

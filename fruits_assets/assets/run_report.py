@@ -10,6 +10,7 @@ from pydantic import Field
 from upath import UPath
 
 from fruits_assets.assets.config import checked, config_of
+from fruits_assets.assets.fruit_classifier import fruit_classifier
 from fruits_assets.assets.materialization import (
     GROUP,
     OWNERS,
@@ -54,7 +55,15 @@ class ReportConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[raw_images, mobilenet_model, mobilenet_features, scaled_features, pca_model, pca_features_csv],
+    deps=[
+        raw_images,
+        mobilenet_model,
+        mobilenet_features,
+        scaled_features,
+        pca_model,
+        pca_features_csv,
+        fruit_classifier,
+    ],
     config_schema=checked(ReportConfig),
     group_name=GROUP,
     owners=OWNERS,

@@ -151,6 +151,10 @@ class LocalSpark(SparkRunner):
         context.log.info(f"{stage.__name__} took {time.monotonic() - started:.1f} s")
         if (peak := own_peak_mb()) is not None:
             context.add_asset_metadata({"peak_memory_mb": round(peak)})
+        # What a stage has needed in this process is not held until the next one needs it.
+        import pyarrow as pa
+
+        pa.default_memory_pool().release_unused()
         return result
 
     @property

@@ -216,7 +216,7 @@ def test_an_unchanged_graph_writes_nothing_and_says_so(materialized: Materialize
     assert len(result.get_asset_materialization_events()) == 7
     assert all(check.passed for check in result.get_asset_check_evaluations())
     (event,) = result.asset_materializations_for_node("raw_images")
-    assert (event.metadata["read"].value, event.metadata["unchanged"].value) == (0, 24)
+    assert (event.metadata["read"].value, event.metadata["unchanged"].value) == (0, 38)
     assert "data:image/" in str(event.metadata["contact_sheet"].value)
 
 

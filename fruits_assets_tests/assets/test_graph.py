@@ -27,9 +27,10 @@ ASSETS = [
     "scaled_features",
     "pca_model",
     "pca_features_csv",
+    "fruit_classifier",
     "run_report",
 ]
-N_IMAGES = 14 + len(ODD_NAMES)
+N_IMAGES = 28 + len(ODD_NAMES)
 
 
 def test_every_asset_is_published_with_its_rows_and_passes_its_checks(materialized: Materialized) -> None:
@@ -42,11 +43,12 @@ def test_every_asset_is_published_with_its_rows_and_passes_its_checks(materializ
         "scaled_features": N_IMAGES,
         "pca_model": N_IMAGES - 1,
         "pca_features_csv": N_IMAGES,
+        "fruit_classifier": N_IMAGES,
         "run_report": N_IMAGES,
     }
     evaluations = materialized.result.get_asset_check_evaluations()
-    assert len(evaluations) == 19
-    # One of 25 files is broken on purpose: 96 % are readable.
+    assert len(evaluations) == 22
+    # One of 39 files is broken on purpose: 97 % are readable.
     assert [e.check_name for e in evaluations if not e.passed] == []
 
 
@@ -129,6 +131,25 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
             "pca_features_csv",
             {"rows", "columns", "size_mb", "first_rows", "first_two_components", "results_csv"},
         ),
+        (
+            "fruit_classifier",
+            {
+                "accuracy",
+                "accuracy_95_percent",
+                "macro_f1",
+                "macro_f1_95_percent",
+                "most_frequent_label_accuracy",
+                "calibration_error",
+                "calibration",
+                "per_label",
+                "photos",
+                "labels_left_out",
+                "regularisations_tried",
+                "distance_threshold",
+                "confusion_matrix",
+                "worst_mistakes",
+            },
+        ),
     ],
 )
 def test_the_ui_shows(materialized: Materialized, asset: str, names: set[str]) -> None:
@@ -137,8 +158,10 @@ def test_the_ui_shows(materialized: Materialized, asset: str, names: set[str]) -
     assert shown["report"].endswith("lake/run_report/report.html")
     assert "dagster/uri" in shown
     assert {"dagster/row_count", "dagster/column_schema", "dagster/column_lineage"} <= shown.keys()
-    pictures = [name for name in names if name.endswith(("plot", "sheet", "means", "two_components"))]
-    assert set(list(shown)[1 : 1 + len(pictures)]) == set(pictures)  # on top, after the report's place
+    pictures = {
+        n for n in names if n.endswith(("plot", "sheet", "means", "components", "matrix", "mistakes"))
+    }
+    assert set(list(shown)[1 : 1 + len(pictures)]) == pictures  # on top, after the report's place
     assert all("data:image/" in shown[name] for name in pictures)
 
 
@@ -315,7 +338,7 @@ def test_settings_that_change_the_data_change_its_version_and_others_do_not(
         return graph.lake.current(asset).data_version
 
     everything = graph.lake.current("pca_model").data_version
-    assert version_after("pca_model", {"n_components": 500}) == everything  # there are only 23
+    assert version_after("pca_model", {"n_components": 500}) == everything  # there are only 37
     five = version_after("pca_model", {"n_components": 5})
     assert five != everything
     ratios = PCAModel.load(f"{graph.lake.current('pca_model').folder}/pca_model").explainedVariance

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import fsspec
 import pytest
 
+from fruits_assets.resources.emr import EmrSpark
 from fruits_assets_tests.emr.cluster_environment import (
     ClusterEnvironment,
     NoPython311Error,
     cluster_environment,
 )
 from fruits_assets_tests.emr.fake_emr import REGION, FakeEmr
+
+BOOTSTRAP = Path(__file__).parents[2] / "bootstrap"
 
 
 @pytest.fixture(scope="package", name="cluster_environment")
@@ -57,3 +61,24 @@ def bucket(fake_emr: FakeEmr) -> str:
     name = f"fruits-{uuid.uuid4().hex[:12]}"
     boto3.client("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
     return name
+
+
+@pytest.fixture
+def emr(bucket: str) -> EmrSpark:
+    """Settings as a stack would give them."""
+    client = boto3.client("s3")
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    client.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    for name in ("bootstrap-emr.sh", "requirements-emr.txt"):
+        client.upload_file(str(BOOTSTRAP / name), bucket, f"bootstrap/{name}")
+    return EmrSpark(
+        staging_uri=f"s3://{bucket}/staging",
+        log_uri=f"s3://{bucket}/logs/",
+        bootstrap_uri=f"s3://{bucket}/bootstrap",
+        service_role="service",
+        instance_profile="nodes",
+        subnet_id="subnet-1, subnet-2",
+        cluster_name=bucket,
+        poll_s=0.2,
+        log_wait_s=5,
+    )

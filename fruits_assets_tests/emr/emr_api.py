@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from fruits_assets_tests.emr.emr_states import (
     Plan,
     Reason,
     WaitingCluster,
-    all_clusters,
     cluster_of,
 )
 
@@ -34,15 +32,19 @@ Answer = tuple[str, list[tuple[str, str]], bytes]
 
 @dataclass
 class Fault:
-    """What happens to the next calls: refused as too many, or the connection closed.
+    """What happens to the next calls: refused with an error, or, without one, the connection closed.
 
-    `action` limits it to one kind of call; `is_served` lets the call take effect first.
+    `action` limits it to one kind of call; `is_served` lets the call take effect first; `do` is called
+    before that, and `then` after it.
     """
 
-    is_throttling: bool
     n_left: int
     action: str | None
+    error_code: str | None = None
     is_served: bool = False
+    is_answered: bool = False
+    do: Callable[[Mapping[str, Any]], None] | None = None
+    then: Callable[[Mapping[str, Any]], None] | None = None
 
 
 class EmrApi:
@@ -53,22 +55,26 @@ class EmrApi:
         self.faults: list[Fault] = []
         self.next_failure: Reason | None = None
         self._ask_moto = ask_moto
-        self._uis: dict[str, str] = {}
 
     def answer(self, action: str, body: bytes, environ: WSGIEnvironment) -> Answer | None:
         """The answer to a call, or None: close the connection without one."""
         fault = self._next_fault(action)
-        if fault is not None and fault.is_throttling:
-            return _json_answer({"__type": "ThrottlingException", "message": "Rate exceeded"}, _BAD_REQUEST)
+        if fault is not None and fault.error_code is not None:
+            return _json_answer({"__type": fault.error_code, "message": "Refused"}, _BAD_REQUEST)
         if fault is not None and not fault.is_served:
             return None
+        request = json.loads(body or b"{}")
+        if fault is not None and fault.do is not None:
+            fault.do(request)
         try:
-            answer = self._answer(action, json.loads(body or b"{}"), environ)
+            answer = self._answer(action, request, environ)
         except EmrError as error:
             answer = _json_answer({"__type": error.code, "message": str(error)}, _BAD_REQUEST)
         if _is_success(answer):
             self.calls[action] += 1
-        return None if fault is not None else answer
+        if fault is not None and fault.then is not None:
+            fault.then(request)
+        return None if fault is not None and not fault.is_answered else answer
 
     def _next_fault(self, action: str) -> Fault | None:
         for fault in self.faults:
@@ -86,9 +92,7 @@ class EmrApi:
             "PutAutoTerminationPolicy": self._put_auto_termination_policy,
             "GetAutoTerminationPolicy": self._get_auto_termination_policy,
             "RemoveAutoTerminationPolicy": self._remove_auto_termination_policy,
-            "CreatePersistentAppUI": self._create_persistent_app_ui,
-            "DescribePersistentAppUI": self._describe_persistent_app_ui,
-            "GetPersistentAppUIPresignedURL": self._get_persistent_app_ui_presigned_url,
+            "ListInstances": self._list_instances,
         }
         if action in added_here:
             return _json_answer(added_here[action](request))
@@ -108,6 +112,10 @@ class EmrApi:
         answer = self._ask_moto({**environ, **changes})
         if action == "RunJobFlow" and _is_success(answer):
             self._plan(cluster_of(json.loads(answer[2])["JobFlowId"]), request)
+        if action == "DescribeCluster" and cluster_of(request["ClusterId"]).has_fleets:
+            described = json.loads(answer[2])
+            described["Cluster"]["InstanceCollectionType"] = "INSTANCE_FLEET"
+            return _json_answer(described)
         return answer
 
     def _plan(self, cluster: WaitingCluster, request: dict[str, Any]) -> None:
@@ -152,29 +160,12 @@ class EmrApi:
         cluster_of(request["ClusterId"]).plan.idle_timeout_s = None
         return {}
 
-    def _create_persistent_app_ui(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        arn = request["TargetResourceArn"]
-        if arn not in {cluster.arn for cluster in all_clusters()}:
-            raise EmrError("InvalidRequestException", f"'{arn}' is no cluster.")
-        ui_id = f"p-{uuid.uuid4().hex[:13].upper()}"
-        self._uis[ui_id] = arn
-        return {"PersistentAppUIId": ui_id, "RuntimeRoleEnabledCluster": False}
-
-    def _describe_persistent_app_ui(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        ui_id = self._ui(request)
-        description = {"PersistentAppUIId": ui_id, "PersistentAppUIStatus": "ATTACHED"}
-        return {"PersistentAppUI": description}
-
-    def _get_persistent_app_ui_presigned_url(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        ui_id = self._ui(request)
-        url = f"https://{ui_id.lower()}.emrappui-prod.{REGION}.amazonaws.com/shs/?authToken=presigned"
-        return {"PresignedURLReady": True, "PresignedURL": url}
-
-    def _ui(self, request: Mapping[str, Any]) -> str:
-        ui_id: str = request["PersistentAppUIId"]
-        if ui_id not in self._uis:
-            raise EmrError("InvalidRequestException", f"Persistent UI '{ui_id}' does not exist.")
-        return ui_id
+    def _list_instances(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        cluster = cluster_of(request["ClusterId"])
+        roles = request.get("InstanceGroupTypes") or [request["InstanceFleetType"]]
+        if cluster.has_fleets != ("InstanceFleetType" in request):
+            raise EmrError("InvalidRequestException", "Instance fleets and instance groups differ.")
+        return {"Instances": [node for node in cluster.nodes if node["Role"] in roles]}
 
 
 def _require_idle_timeout(policy: Mapping[str, Any] | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any, Literal
 
 from moto.core.utils import utcnow
@@ -153,6 +154,39 @@ class WaitingCluster(Cluster):
         if self.state not in ENDING:
             self.reason = reason
             self.enter("TERMINATING")
+
+    @property
+    def has_fleets(self) -> bool:
+        """Whether its nodes are in instance fleets, not in groups."""
+        return "InstanceFleets" in self.plan.request.get("Instances", {})
+
+    @property
+    def nodes(self) -> list[dict[str, Any]]:
+        """Its machines, as ListInstances has them, and their role."""
+        instances = self.plan.request.get("Instances", {})
+        machines = [
+            (fleet["InstanceFleetType"], fleet["InstanceTypeConfigs"][0]["InstanceType"], market)
+            for fleet in instances.get("InstanceFleets", ())
+            for market, key in (("ON_DEMAND", "TargetOnDemandCapacity"), ("SPOT", "TargetSpotCapacity"))
+            for _ in range(fleet.get(key, 0))
+        ] + [
+            (group["InstanceRole"], group["InstanceType"], group.get("Market", "ON_DEMAND"))
+            for group in instances.get("InstanceGroups", ())
+            for _ in range(group["InstanceCount"])
+        ]
+        timeline = {"CreationDateTime": self.start_datetime, "EndDateTime": self.end_datetime}
+        times = {name: at.replace(tzinfo=UTC).timestamp() for name, at in timeline.items() if at}
+        state = "TERMINATED" if self.state in ENDED else "RUNNING"
+        return [
+            {
+                "Id": f"ci-{self.id}-{number}",
+                "Role": role,
+                "InstanceType": machine,
+                "Market": market,
+                "Status": {"State": state, "Timeline": times},
+            }
+            for number, (role, machine, market) in enumerate(machines)
+        ]
 
     @property
     def end_state(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,10 +101,14 @@ class FakeEmr:
         self._mirror = BucketMirror(self.buckets)
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._serve, threaded=True, request_handler=_QuietHandler)
-        self._node = Node(environment, root / "node", self.buckets, self.variables)
+        # A node has no region of its own.
+        variables = {name: value for name, value in self.variables.items() if "REGION" not in name}
+        self._node = Node(environment, root / "node", self.buckets, variables)
         self._worker = Worker(self._node, self._mirror, phase_s)
         self._api = EmrApi(self._ask_moto)
         self._work_error: Exception | None = None
+        self._slow: dict[str, float] = {}
+        self._keys_used: defaultdict[str, list[str]] = defaultdict(list)
         self._stop = threading.Event()
         self._leave = ExitStack()
 
@@ -116,7 +121,7 @@ class FakeEmr:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment in which boto3 and s3fs find this one, here and in steps."""
+        """The environment in which boto3 and s3fs find this one, here and, but for the region, in steps."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "testing",
@@ -174,10 +179,14 @@ class FakeEmr:
         with self._lock:
             self._api.next_failure = Reason(code, message)
 
+    def refuse(self, n: int, code: str, action: str | None = None) -> None:
+        """Answer the next EMR calls (of one action) with an error."""
+        with self._lock:
+            self._api.faults.append(Fault(n, action, error_code=code))
+
     def throttle(self, n: int, action: str | None = None) -> None:
         """Refuse the next EMR calls (of one action) with a ThrottlingException."""
-        with self._lock:
-            self._api.faults.append(Fault(is_throttling=True, n_left=n, action=action))
+        self.refuse(n, "ThrottlingException", action)
 
     def drop_connections(self, n: int, action: str | None = None, served: bool = False) -> None:
         """Close the connection of the next EMR calls (of one action) without an answer.
@@ -186,7 +195,35 @@ class FakeEmr:
             served: the call takes effect first, which its caller cannot know.
         """
         with self._lock:
-            self._api.faults.append(Fault(is_throttling=False, n_left=n, action=action, is_served=served))
+            self._api.faults.append(Fault(n, action, is_served=served))
+
+    def at_next(
+        self,
+        action: str,
+        before: Callable[[Mapping[str, Any]], None] | None = None,
+        after: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        """Do something with the next request of an action, before or after it takes effect."""
+        fault = Fault(1, action, is_served=True, is_answered=True, do=before, then=after)
+        with self._lock:
+            self._api.faults.append(fault)
+
+    def slow_down(self, action: str, seconds: float) -> None:
+        """Answer the calls of an action so much later, until `calm`."""
+        self._slow[action] = seconds
+
+    def keys_used(self, action: str) -> list[str]:
+        """With which access key each call of an action came, refused ones included, since the last `calm`."""
+        return self._keys_used[action]
+
+    @contextmanager
+    def without_spark(self) -> Iterator[None]:
+        """While this lasts, steps start their own script without a JVM: Spark is a name in them."""
+        self._node.has_spark = False
+        try:
+            yield
+        finally:
+            self._node.has_spark = True
 
     @contextmanager
     def hide_package(self, name: str) -> Iterator[None]:
@@ -252,6 +289,8 @@ class FakeEmr:
                 self._worker.end_now(cluster)
             self._worker.forget_late_logs()
             self._api.calls.clear()
+            self._slow.clear()
+            self._keys_used.clear()
             error, self._work_error = self._work_error, None
         if error is not None:
             raise RuntimeError("The stand-in for EMR has an error of its own") from error
@@ -291,9 +330,13 @@ class FakeEmr:
         # Before the lock: a client that sends slowly must not hold up the others.
         body = _read_body(environ)
         target = environ.get("HTTP_X_AMZ_TARGET", "")
+        action = target.removeprefix(_EMR_TARGET)
+        time.sleep(self._slow.get(action, 0))
         with self._lock:
             if target.startswith(_EMR_TARGET):
-                answer = self._api.answer(target.removeprefix(_EMR_TARGET), body, environ)
+                signed = re.search(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
+                self._keys_used[action].append(signed[1] if signed else "")
+                answer = self._api.answer(action, body, environ)
             else:
                 answer = self._answer_s3(environ)
         if answer is None:

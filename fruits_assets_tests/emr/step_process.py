@@ -18,11 +18,21 @@ import psutil
 
 from fruits_assets_tests.emr.cluster_environment import ClusterEnvironment, ClusterEnvironmentError
 
+_PROJECT = Path(__file__).parents[2]
 NODE_PYTHON = "/opt/fruits/venv/bin/python"
 _GRACE_S = 5.0
 _IS_JAVA_17 = re.compile(r'^JAVA_VERSION="17\b', re.MULTILINE)
 
 _VIEW_FILE_SYSTEM = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
+_NAME_OF_SPARK = """\
+class SparkSession:
+    class builder:
+        def getOrCreate():
+            return SparkSession()
+
+    def stop(self):
+        pass
+"""
 _HIDE = """\
 import importlib.machinery
 
@@ -51,6 +61,7 @@ class Node:
         self._variables = dict(variables)
         self.hidden: set[str] = set()
         self.has_python = True
+        self.has_spark = True
         (folder / "conf").mkdir(parents=True)
         (folder / "tmp").mkdir()
         (folder / "conf" / "spark-defaults.conf").write_text(
@@ -67,13 +78,32 @@ class Node:
         program, *rest = [arg.replace(NODE_PYTHON, python) for arg in args]
         if program != "spark-submit":
             return [program, *rest]
+        if not self.has_spark:
+            script = next(number for number, arg in enumerate(rest) if arg.endswith(".py"))
+            return [python, str(self._local(rest[script])), *rest[script + 1 :]]
         spark_submit = str(self._environment.spark_submit)
         return [spark_submit, "--master", "local[2]", "--driver-memory", "1g", *_without_master(rest)]
 
     def start(self, args: Sequence[str], step_id: str) -> StepProcess:
         """Start a step's command in an empty folder of its own."""
         self._write_core_site()
-        return StepProcess(self.command(args), self._variables_of_step(), self._folder / "steps" / step_id)
+        variables = self._variables_of_step()
+        if not self.has_spark:
+            zips = [str(self._local(arg)) for arg in args if arg.endswith(".zip")]
+            hiding = [variables["PYTHONPATH"]] if self.hidden else []
+            paths = [*hiding, *zips, str(self._write_name_of_spark()), str(_PROJECT)]
+            variables["PYTHONPATH"] = os.pathsep.join(paths)
+        return StepProcess(self.command(args), variables, self._folder / "steps" / step_id)
+
+    def _local(self, uri: str) -> Path:
+        return self._buckets / uri.removeprefix("s3://")
+
+    def _write_name_of_spark(self) -> Path:
+        folder = self._folder / "name of spark"
+        (folder / "pyspark").mkdir(parents=True, exist_ok=True)
+        (folder / "pyspark" / "__init__.py").touch()
+        (folder / "pyspark" / "sql.py").write_text(_NAME_OF_SPARK, encoding="utf-8")
+        return folder
 
     def _variables_of_step(self) -> dict[str, str]:
         variables = {

@@ -302,17 +302,6 @@ def test_calls_can_be_refused_or_cut_off(fake_emr: FakeEmr, bucket: str) -> None
     fake_emr.wait_for(cluster_id, "TERMINATED")
 
 
-def test_a_cluster_has_a_persistent_history_ui(fake_emr: FakeEmr, bucket: str) -> None:
-    emr = boto3.client("emr")
-    cluster = emr.describe_cluster(ClusterId=start_cluster(bucket))["Cluster"]
-    ui_id = emr.create_persistent_app_ui(TargetResourceArn=cluster["ClusterArn"])["PersistentAppUIId"]
-    described = emr.describe_persistent_app_ui(PersistentAppUIId=ui_id)["PersistentAppUI"]
-    assert described["PersistentAppUIStatus"] == "ATTACHED"
-    answer = emr.get_persistent_app_ui_presigned_url(PersistentAppUIId=ui_id, PersistentAppUIType="SHS")
-    assert answer["PresignedURLReady"]
-    assert answer["PresignedURL"].startswith("https://")
-
-
 def test_logs_can_be_late(fake_emr: FakeEmr, bucket: str) -> None:
     fake_emr.log_delay_s = 0.5
     cluster_id = start_cluster(bucket)

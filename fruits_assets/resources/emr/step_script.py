@@ -1,13 +1,17 @@
-"""The script of an EMR step: runs one stage in the cluster's Spark and tells Dagster about it by Pipes.
+"""The script of an EMR step: runs one stage in the cluster's Spark, stores its result and talks by Pipes.
 
 It travels beside a zip of `stages/`, `photos/` and `mobilenet/extractor.py`, and must not import anything
-else of ours.
+else of ours. Its arguments are NAME=value for its environment, and those of Pipes.
 """
 
 from __future__ import annotations
 
 import importlib
+import itertools
+import json
 import logging
+import os
+import sys
 import traceback
 from dataclasses import asdict
 from typing import Any
@@ -25,19 +29,25 @@ MESSAGE_INTERVAL_S = 2.0
 
 
 def main() -> None:
-    """Take the stage and its arguments from the Pipes context; report its result or its exception."""
+    """Take the stage and its arguments from the Pipes context; store its result or its exception."""
+    # Nodes do not say in which region they are, and in some only its own endpoint is reached.
+    for argument in itertools.takewhile(lambda argument: not argument.startswith("-"), sys.argv[1:]):
+        name, _, value = argument.partition("=")
+        os.environ[name] = value
     s3 = boto3.client("s3")
     with open_dagster_pipes(
         params_loader=PipesCliArgsParamsLoader(),  # type: ignore[no-untyped-call]
         context_loader=PipesS3ContextLoader(s3),
         message_writer=PipesS3MessageWriter(s3, interval=MESSAGE_INTERVAL_S),
     ) as pipes:
+        told: dict[str, Any] = {}
         try:
-            result = _run(pipes)
+            told = {"result": _run(pipes)}
         except BaseException:
-            pipes.report_custom_message({"error": traceback.format_exc()})
+            told = {"error": traceback.format_exc()}
             raise
-        pipes.report_custom_message({"result": result})
+        finally:
+            s3.put_object(**pipes.extras["result"], Body=json.dumps(told).encode())
 
 
 def _run(pipes: PipesContext) -> dict[str, Any]:
