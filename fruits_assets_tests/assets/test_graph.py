@@ -158,9 +158,8 @@ def test_the_ui_shows(materialized: Materialized, asset: str, names: set[str]) -
     assert shown["report"].endswith("lake/run_report/report.html")
     assert "dagster/uri" in shown
     assert {"dagster/row_count", "dagster/column_schema", "dagster/column_lineage"} <= shown.keys()
-    pictures = {
-        n for n in names if n.endswith(("plot", "sheet", "means", "components", "matrix", "mistakes"))
-    }
+    kinds = ("plot", "sheet", "means", "two_components", "matrix", "mistakes")
+    pictures = {name for name in names if name.endswith(kinds)}
     assert set(list(shown)[1 : 1 + len(pictures)]) == pictures  # on top, after the report's place
     assert all("data:image/" in shown[name] for name in pictures)
 

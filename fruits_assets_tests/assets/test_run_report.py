@@ -27,7 +27,7 @@ from fruits_assets.stages.stored import ROWS
 from fruits_assets_tests.graph import ODD_NAMES, Graph, Materialized
 
 PHOTO = "Lemon/r_0_100.jpg"
-N_IMAGES = 14 + len(ODD_NAMES)
+N_IMAGES = 28 + len(ODD_NAMES)
 
 
 def html(graph: Graph) -> str:
@@ -76,6 +76,7 @@ def test_it_tells_what_each_asset_took_and_which_versions_it_is_of(materialized:
         "scaled_features",
         "pca_model",
         "pca_features_csv",
+        "fruit_classifier",
     ]
     assert all(float(value) > 0 for value in seconds.values()), seconds
     stages = [asset for asset in seconds if asset != "mobilenet_model"]
