@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?=
+STACK ?= fruits-assets
 EMR_TESTS := $(addprefix fruits_assets_tests/,emr resources/test_emr.py bootstrap)
 
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
@@ -12,11 +13,21 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 # `dagster job execute` announces its successor, which needs one more package, at every call.
 export PYTHONWARNINGS := ignore
 
-.PHONY: run test test-emr test-others ui erase lint format clean
+.PHONY: run predict app report test test-emr test-others ui erase emr-down lint format clean
 
 run: $(VENV)/run java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
 	$(BIN)/dagster job execute -m fruits_assets.definitions -j fruits_pipeline $(if $(CONFIG),-c $(CONFIG))
 	@$(BIN)/python -m fruits_assets.summary
+
+report: $(VENV)/run ## make the report of what the lake has, without Spark, and say where it is
+	$(BIN)/dagster asset materialize -m fruits_assets.definitions --select run_report
+	@$(BIN)/python -m fruits_assets.summary
+
+predict: $(VENV)/run ## what fruit is on PHOTO=<photo or folder>
+	@$(BIN)/fruits predict $(if $(PHOTO),'$(PHOTO)',--help)
+
+app: $(VENV)/run ## the same as a page for phones on http://127.0.0.1:8000
+	@$(BIN)/fruits app
 
 # Those of Amazon EMR wait for a pretended cluster most of the time, so the others run meanwhile.
 test: $(VENV)/dev java ## all tests
@@ -34,6 +45,9 @@ ui: $(VENV)/run java ## the Dagster UI on http://127.0.0.1:3000
 
 erase: $(VENV)/run ## erase PHOTO=<path below the source> from all versions of everything in the lake
 	@$(BIN)/python -m fruits_assets.erase $(if $(PHOTO),'$(PHOTO)',--help)
+
+emr-down: $(VENV)/run ## end the clusters of the EMR deployment, delete its stacks, and say what stays
+	@$(BIN)/python tools/emr_down.py --stack '$(STACK)'
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check
@@ -54,7 +68,7 @@ $(VENV)/run: pyproject.toml constraints.txt
 
 $(VENV)/dev: $(VENV)/run
 	@echo "Installing what the tests need ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@tools/install.sh $(VENV) '.[dev]'
 	@touch $@
 
 .PHONY: java

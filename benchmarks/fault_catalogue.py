@@ -15,8 +15,10 @@ from pathlib import Path
 import lake_checks
 from fault_trial import Bench, Fault, last_error, nothing
 from lake_checks import ASSETS, CSV, FEATURES, LOG, MODEL, PCA, RAW, RESULTS, RUNNING, SCALED, VERSIONS
-from measuring import command_line, is_python_worker, process_tree
+from measuring import command_line, is_python_worker
 from pipeline_process import Pipeline, pipeline, wait_until
+
+from fruits_assets.resources.process_memory import process_tree
 
 _QUARANTINE = f"{RAW}/_quarantine"
 _FLIPPED_BYTES = 64

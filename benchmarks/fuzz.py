@@ -22,7 +22,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from measuring import peak_mb, table
+from measuring import table
+
+from fruits_assets.resources.process_memory import peak_mb
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests, which are not installed, have the mutations
 

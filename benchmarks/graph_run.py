@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-from measuring import command_line, is_python_worker, peak_mb, process_tree, write_images
+from measuring import command_line, is_python_worker, write_images
+
+from fruits_assets.resources.process_memory import peak_mb, process_tree
 
 DAGSTER, DRIVER_JVM, WORKER, CONVERSION, OTHER = (
     "Dagster process",

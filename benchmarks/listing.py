@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
-from measuring import peak_mb, scratch_folder, table
+from measuring import scratch_folder, table
 
+from fruits_assets.resources.process_memory import peak_mb
 from fruits_assets.stages.image_plan import planned
 from fruits_assets.stages.image_rows import SCHEMA
 from fruits_assets.stages.listing import ListedFile

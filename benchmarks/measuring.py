@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fruits_assets.mobilenet.weights import SAMPLE_IMAGES
+from fruits_assets.resources.process_memory import forget_peaks, peak_mb, process_tree
 
 Result = TypeVar("Result")
 
@@ -47,41 +48,11 @@ def write_images(folder: Path, n_images: int, seed: int, pixels: int = 100) -> N
         image.save(folder / label / f"{number:06}.jpg", quality=_JPEG_QUALITY)
 
 
-def process_tree(root: int) -> dict[int, list[str]]:
-    """Ids of a process and of all below it, with the fields of `/proc/<id>/stat` from `ppid` on.
-
-    Linux only (`man 5 proc`); elsewhere there are none.
-    """
-    fields: dict[int, list[str]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # ended meanwhile
-            fields[int(stat.parent.name)] = stat.read_text().rsplit(")", 1)[1].split()[1:]
-
-    def is_below(pid: int) -> bool:
-        return pid == root or (pid in fields and is_below(int(fields[pid][0])))
-
-    return {pid: fields[pid] for pid in fields if is_below(pid)}
-
-
 def command_line(pid: int) -> bytes:
     """The words of a process' command line, each ended by a zero byte; empty when it has ended."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""
-
-
-def peak_mb(pid: int) -> float:
-    """Peak resident memory of a process as the kernel keeps it, MB of 10^6 bytes; 0 when it has ended."""
-    return memory_mb(pid, "status", "VmHWM:")
-
-
-def memory_mb(pid: int, file: str, field: str) -> float:
-    """A field of a file of a process in /proc, MB of 10^6 bytes; 0 when the process has ended."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
-            if line.startswith(field):
-                return int(line.split()[1]) * 1024 / 1e6
-    return 0.0
 
 
 def is_python_worker(pid: int, tree: dict[int, list[str]]) -> bool:
@@ -112,7 +83,7 @@ class Cost:
 
 def timed(contender: Callable[[], Result]) -> tuple[Result, Cost]:
     """Run a contender; returns its result and what it took."""
-    _forget_worker_peaks()
+    forget_peaks(_own_python_workers())
     started, (own_before, machine_before) = time.monotonic(), cpu_seconds()
     result = contender()
     seconds, (own, machine) = time.monotonic() - started, cpu_seconds()
@@ -125,13 +96,6 @@ def timed(contender: Callable[[], Result]) -> tuple[Result, Cost]:
 def _own_python_workers() -> list[int]:
     tree = process_tree(os.getpid())
     return [pid for pid in tree if is_python_worker(pid, tree)]
-
-
-def _forget_worker_peaks() -> None:
-    # Peaks begin now (`man 5 proc`, clear_refs).
-    for pid in _own_python_workers():
-        with suppress(OSError):  # where that is forbidden, the peak is that of the worker's life
-            Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:

@@ -11,7 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from measuring import cpu_seconds, memory_mb, process_tree
+from measuring import cpu_seconds
+
+from fruits_assets.resources.process_memory import memory_mb, process_tree
 
 # To sum up the pages of a large process takes the kernel some milliseconds.
 _POLL_S = 1.0

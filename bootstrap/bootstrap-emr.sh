@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # EMR bootstrap action: makes the Python that the stages run in, on every node, before Spark is installed.
 #
-#   bootstrap-emr.sh s3://BUCKET/bootstrap/requirements-emr.txt
+#   bootstrap-emr.sh s3://BUCKET/bootstrap/requirements-emr.txt [s3://BUCKET/bootstrap/pip.conf]
 #
-# A local file will do as well. Running it again changes nothing unless the requirements changed.
+# The second is a configuration of pip, for a package index of your own: its credentials are in no argument, which every
+# process on the node and EMR's console show. Local files will do as well. Running it again changes nothing unless the
+# requirements changed.
 set -Eeuo pipefail
 
 # 3.11: Amazon Linux's own 3.9 is too old for the pins, and 3.12 has no distutils, which Spark 3.5 imports.
@@ -31,14 +33,14 @@ as_owner() {
     if [[ -w $folder ]]; then "$@"; else sudo "$@"; fi
 }
 
-fetch_requirements() {
+fetch() {
     case $1 in
         s3://*)
             aws s3 cp --only-show-errors "$1" "$2" ||
                 fail "cannot read $1: upload it, and let the cluster's instance profile read that prefix"
             ;;
         *)
-            cp -- "$1" "$2" || fail "cannot read the requirements file '$1'"
+            cp -- "$1" "$2" || fail "cannot read the file '$1'"
             ;;
     esac
 }
@@ -61,9 +63,10 @@ make_venv() {
     as_owner mkdir -p "$(dirname "$venv")" || fail "cannot make the folder of $venv"
     # --clear: what an interrupted run left, or other requirements, must not show through.
     as_owner "$python" -m venv --clear "$venv" || fail "cannot make a virtual environment in $venv with $python"
-    # Wheels only: a node has no compiler, and building one package takes longer than all the others.
-    as_owner "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \
-        --only-binary :all: --requirement "$1" ||
+    # Wheels only: a node has no compiler, and building one package takes longer than all the others. `env`, because
+    # sudo drops the environment.
+    as_owner env ${3:+"PIP_CONFIG_FILE=$3"} "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --no-cache-dir --only-binary :all: --requirement "$1" ||
         fail "pip cannot install $2 (its message is above): check the pins, and that the subnet reaches a package index"
     "$venv/bin/python" -m pip check --disable-pip-version-check ||
         fail "the packages in $2 do not fit together (pip's message is above): correct the pins"
@@ -105,10 +108,18 @@ sys.exit(broken)
 PYTHON
 }
 
-[[ $# -eq 1 ]] || fail "expected one argument, the S3 URI or path of the requirements file, got $#"
-requirements=$(mktemp)
-trap 'rm -f "$requirements"' EXIT
-fetch_requirements "$1" "$requirements"
+[[ $# -eq 1 || $# -eq 2 ]] ||
+    fail "expected one or two arguments, the S3 URIs or paths of the requirements and of a pip.conf, got $#"
+# Of this user alone, whatever the umask: a pip.conf may hold a password.
+fetched=$(mktemp -d)
+trap 'rm -rf "$fetched"' EXIT
+requirements=$fetched/requirements.txt
+fetch "$1" "$requirements"
+pip_conf=""
+if [[ $# -eq 2 ]]; then
+    pip_conf=$fetched/pip.conf
+    fetch "$2" "$pip_conf"
+fi
 digest=$(sha256sum < "$requirements" | cut -d ' ' -f 1)
 
 if [[ -x $venv/bin/python && -r $done_mark && $(< "$done_mark") == "$digest" ]]; then
@@ -118,7 +129,7 @@ fi
 
 require_python
 offer_openblas
-make_venv "$requirements" "$1"
+make_venv "$requirements" "$1" "$pip_conf"
 verify "$requirements" "$1"
 as_owner tee "$done_mark" <<< "$digest" > /dev/null
 log "$venv is ready, with what $1 asks for"

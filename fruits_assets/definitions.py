@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import dagster as dg
-from pydantic import ValidationError, create_model, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import create_model, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fruits_assets.assets import (
+    fruit_classifier,
     mobilenet_features,
     mobilenet_model,
     pca_features_csv,
     pca_model,
     raw_images,
+    run_report,
     scaled_features,
 )
 from fruits_assets.jobs import fruits_pipeline, nightly
@@ -24,18 +26,16 @@ from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import LocalSpark, SparkRunner, check_master
 from fruits_assets.resources.weights import MobileNetWeights
 from fruits_assets.sensors import source_changed
+from fruits_assets.settings import LakeSettings, from_environment
 
 SAMPLE_IMAGES = Path(__file__).with_name("sample_images")
 
 
-class Settings(BaseSettings):
-    """Environment variables FRUITS_IMAGES, FRUITS_LAKE and so on: one for each field; read here only."""
-
-    model_config = SettingsConfigDict(env_prefix="FRUITS_")
+class Settings(LakeSettings):
+    """Environment variables FRUITS_IMAGES, FRUITS_LAKE and so on: one for each field."""
 
     images: str = str(SAMPLE_IMAGES)
     images_inventory: str = ""
-    lake: str = "lake"
     lake_keep_versions: int = Lake.model_fields["keep_versions"].default
     lake_keep_minutes: int = Lake.model_fields["keep_minutes"].default
     lake_keep_days: int = Lake.model_fields["keep_days"].default
@@ -76,30 +76,6 @@ EmrSettings = create_model(
         if name != "data_uris"
     },  # type: ignore[call-overload]
 )
-
-
-AnySettings = TypeVar("AnySettings", bound=BaseSettings)
-
-
-def from_environment(settings: type[AnySettings]) -> AnySettings:
-    """Read settings.
-
-    Raises:
-        ValueError: names each wrong variable, its value and what it should be.
-    """
-    prefix = settings.model_config["env_prefix"]
-    try:
-        return settings()
-    except SettingsError as error:
-        # It names the field only.
-        names = [name for name in settings.model_fields if f'"{name}"' in str(error)]
-        raise ValueError(f"{', '.join(f'{prefix}{name}'.upper() for name in names)} is not JSON") from error
-    except ValidationError as error:
-        faults = [
-            f"{prefix}{fault['loc'][0]}".upper() + f"={fault['input']}: {fault['msg']}"
-            for fault in error.errors()
-        ]
-        raise ValueError("; ".join(faults)) from error
 
 
 def resources(settings: Settings) -> dict[str, dg.ConfigurableResource]:
@@ -145,7 +121,16 @@ def spark_runner(settings: Settings) -> SparkRunner:
 
 
 GRAPH = dg.load_assets_from_modules(
-    [raw_images, mobilenet_model, mobilenet_features, scaled_features, pca_model, pca_features_csv],
+    [
+        raw_images,
+        mobilenet_model,
+        mobilenet_features,
+        scaled_features,
+        pca_model,
+        pca_features_csv,
+        fruit_classifier,
+        run_report,
+    ],
     include_specs=True,
 )
 

@@ -7,9 +7,10 @@ import sys
 
 from upath import UPath
 
-from fruits_assets.definitions import Settings, from_environment, lake
+from fruits_assets.definitions import Settings, lake
 from fruits_assets.resources.erasure import Erased, erase
 from fruits_assets.resources.files import LakeError
+from fruits_assets.settings import from_environment
 
 
 def erase_photos(settings: Settings, paths: list[str]) -> Erased:
@@ -39,6 +40,8 @@ def main() -> None:
         print(f"{table:<28} {n_rows} row(s)")
     if not erased.rows:
         print("no row has these paths")
+    if erased.report:
+        print("The report is removed; `make report` makes it anew.")
     print(f"{erased.n_bytes:,} bytes of earlier versions are off the disk.")
     print("Dagster's own records may show them still: delete those runs in its UI, or empty DAGSTER_HOME.")
 

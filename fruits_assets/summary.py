@@ -8,9 +8,14 @@ import dagster as dg
 import pyarrow.parquet as pq
 from dagster import AssetCheckEvaluation
 
-from fruits_assets.definitions import Settings, defs, from_environment, lake
-from fruits_assets.resources.lake import Lake
+from fruits_assets.assets.materialization import REPORT_FILE
+from fruits_assets.definitions import Settings, defs, lake
+from fruits_assets.resources.lake import REPORT, Lake
+from fruits_assets.resources.published import Version
+from fruits_assets.settings import from_environment
+from fruits_assets.stages.parquet import batches_of
 from fruits_assets.stages.pca_features_csv import CSV, PARQUET
+from fruits_assets.terminal import printable
 
 _ROWS, _COMPONENTS = 5, 4
 
@@ -21,7 +26,9 @@ def summary(of: Lake) -> str:
     Raises:
         LakeError: the graph has not been materialized.
     """
-    images, network, model = map(of.current, ("raw_images", "mobilenet_model", "pca_model"))
+    images, network, model, classifier = map(
+        of.current, ("raw_images", "mobilenet_model", "pca_model", "fruit_classifier")
+    )
     of.current("pca_features_csv")
     folder = of.place("pca_features_csv")
     with (folder / PARQUET).open("rb") as file:
@@ -33,17 +40,41 @@ def summary(of: Lake) -> str:
     lines = [
         f"{images.row_count:,} images, {len(per_label)} labels, {images.facts['n_quarantined']} set aside",
         f"ignored: {images.facts['ignored']}",
-        *(f"  {_printable(label):<20} {count:>7,}" for label, count in per_label),
+        *(f"  {printable(label):<20} {count:>7,}" for label, count in per_label),
         "",
         f"Network   MobileNetV2, weights: {network.facts['weights']}",
         f"PCA       {facts['n_components']} components explain "
         f"{100 * float(str(facts['total_explained_variance'])):.2f} % of the variance",
         f"Results   {folder / CSV}",
         f"          {folder / PARQUET}",
+        *([f"Report    {of.place(REPORT) / REPORT_FILE}"] if of.find(REPORT) else []),
         "",
         *_table(first_rows),
+        "",
+        *_classifier(classifier),
     ]
     return "\n".join(lines)
+
+
+def _classifier(version: Version) -> list[str]:
+    """How good it is, and what it says of one photo that it has not learned from: one that it gets right."""
+    facts = version.facts
+    accuracy, low, high = (
+        f"{100 * float(str(facts[name])):.1f}" for name in ("accuracy", "accuracy_low", "accuracy_high")
+    )
+    lines = [
+        f"Classifier {accuracy} % of {facts['n_test']} test photos right (95 %: {low} to {high} %), "
+        f"{facts['n_labels']} labels"
+    ]
+    columns = ["path", "label", "share", "predicted", "probability"]
+    rows = (row for batch in batches_of(version.table.uris, columns) for row in batch.to_pylist())
+    right = (row for row in rows if row["share"] == "test" and row["predicted"] == row["label"])
+    if example := min(right, key=lambda row: str(row["path"]), default=None):
+        lines.append(
+            f"Example    {printable(example['path'])} is {printable(example['predicted'])} "
+            f"({100 * example['probability']:.1f} %)"
+        )
+    return lines
 
 
 def _table(rows: list[dict[str, object]]) -> list[str]:
@@ -62,12 +93,7 @@ def _cell(value: object) -> str:
         return f"{value:.4f}"
     if isinstance(value, list):
         return "[" + ", ".join(f"{number:.4f}" for number in value[:_COMPONENTS])
-    return _printable(str(value))
-
-
-def _printable(text: str) -> str:
-    """A text on one line: what a terminal would not show is written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(str(value))
 
 
 def failed_checks(instance: dg.DagsterInstance) -> list[str]:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from fruits_assets_tests.graph import Materialized
+from fruits_assets_tests.graph import ANY_CLASSIFIER, Materialized
 from fruits_assets_tests.stages.sources import write_noise
 
 PROJECT = Path(__file__).parents[1]
@@ -47,10 +47,11 @@ def test_job_execute_makes_the_results_and_the_summary_tells_of_them(
 ) -> None:
     env = environment(materialized.graph.source, tmp_path / "lake", tmp_path / "home")
     config = tmp_path / "run.yaml"
-    config.write_text(yaml.dump({"ops": {"pca_model": {"config": {"n_components": 3}}}}))
+    of_assets = {"pca_model": {"n_components": 3}, **ANY_CLASSIFIER}
+    config.write_text(yaml.dump({"ops": {asset: {"config": of} for asset, of in of_assets.items()}}))
     done = command(DAGSTER, "job", "execute", *TARGET, "-j", "fruits_pipeline", "-c", str(config), env=env)
     assert done.returncode == 0, done.stderr
-    assert "extracting features: 24 / 24 images" in done.stderr
+    assert "extracting features: 38 / 38 images" in done.stderr
     spark_log = re.compile(r"^\d\d[:/]\d\d.* (INFO|WARN|ERROR) ", re.MULTILINE)
     assert not spark_log.search(done.stderr)
     assert "cudart" not in done.stderr
@@ -58,10 +59,14 @@ def test_job_execute_makes_the_results_and_the_summary_tells_of_them(
     assert results.read_text(encoding="utf-8").startswith("path,label,pc_1,pc_2,pc_3\n")
 
     told = command(sys.executable, "-m", "fruits_assets.summary", env=env)
-    assert "24 images, 8 labels, 1 set aside" in told.stdout
+    assert "38 images, 8 labels, 1 set aside" in told.stdout
     assert "3 components explain" in told.stdout
     assert str(results) in told.stdout
     assert "Apple Golden 1/r_0_100.jpg" in told.stdout
+    assert re.search(
+        r"^Classifier \d+\.\d % of 9 test photos right \(95 %: .* %\), 8 labels$", told.stdout, re.MULTILINE
+    )
+    assert re.search(r"^Example    (.*)/.* is \1 \(\d+\.\d %\)$", told.stdout, re.MULTILINE)
 
 
 def test_a_wrong_setting_stops_job_execute_with_one_clear_line(tmp_path: Path) -> None:
@@ -125,7 +130,7 @@ def test_a_killed_run_leaves_the_last_versions_readable_and_the_next_run_just_wo
     done = command(DAGSTER, *assets, "mobilenet_features", env=env)
     assert done.returncode == 0, done.stderr
     after = graph.lake.current("mobilenet_features")
-    assert after.row_count == 24 + N_NEW
+    assert after.row_count == 38 + N_NEW
     assert {path.name for path in versions.iterdir()} == {before["mobilenet_features"].name, after.name}
 
 

@@ -13,9 +13,10 @@ import dagster as dg
 import pytest
 from pyspark.sql import SparkSession
 
-from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, defs, from_environment, resources
+from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, defs, resources
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import LocalSpark
+from fruits_assets.settings import from_environment
 from fruits_assets_tests.conftest import write_image
 from fruits_assets_tests.stages.inventory_reports import Report, Row
 

@@ -16,6 +16,6 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     echo "$python cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2
     exit 1
 fi
-echo "Installing into $venv (a minute or two, TensorFlow is large) ..."
+echo "Installing into $venv (a minute or two, TensorFlow and Spark are large) ..."
 "$python" -m venv "$venv"
-"$venv/bin/pip" install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[s3]'
+tools/install.sh "$venv" '.[s3]'

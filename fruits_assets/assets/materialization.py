@@ -8,17 +8,24 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
+from upath import UPath
 
-from fruits_assets.resources.files import LakeError
-from fruits_assets.resources.lake import Lake
-from fruits_assets.resources.published import ConflictError, Version, derived_data_version
+from fruits_assets.resources.lake import REPORT, Lake
+from fruits_assets.resources.published import (
+    ConflictError,
+    Version,
+    derived_data_version,
+    refuse_damaged,
+)
 from fruits_assets.resources.spark import SparkRunner
 
 if TYPE_CHECKING:
-    from fruits_assets.stages.stage import Stage
+    from fruits_assets.stages.stage import Stage, StageResult
+    from fruits_assets.stages.stored import Output
 
 GROUP = "fruits"
 OWNERS = ["team:fruits"]
+REPORT_FILE = "report.html"  # of run_report, which shows what all assets are
 
 Params = TypeVar("Params")
 # Column to the columns, by asset, that it comes from.
@@ -27,7 +34,10 @@ ColumnLineage = Mapping[str, Sequence[tuple[str, str]]]
 
 @dataclass(frozen=True)
 class Table:
-    """The descriptions of an asset's columns, and where each comes from."""
+    """The descriptions of an asset's columns, and where each comes from.
+
+    A column that ends in `_1` stands for all of its series: for the UI, these are one.
+    """
 
     descriptions: Mapping[str, str]
     lineage: ColumnLineage
@@ -35,20 +45,36 @@ class Table:
     def schema(self, types: Mapping[str, str]) -> dg.TableSchema:
         """For the UI; columns without a description of their own go without."""
         return dg.TableSchema(
-            [dg.TableColumn(name, kind, self.descriptions.get(name)) for name, kind in types.items()]
+            [
+                dg.TableColumn(shown, types[name], self.descriptions.get(name))
+                for name, shown in _series(types).items()
+            ]
         )
 
     def column_lineage(self, columns: Iterable[str]) -> dg.TableColumnLineage:
         """For the UI."""
         return dg.TableColumnLineage(
             {
-                column: [
+                shown: [
                     dg.TableColumnDep(dg.AssetKey(asset), source)
-                    for asset, source in self.lineage.get(column, ())
+                    for asset, source in self.lineage.get(name, ())
                 ]
-                for column in columns
+                for name, shown in _series(columns).items()
             }
         )
+
+
+def _series(columns: Iterable[str]) -> dict[str, str]:
+    """Columns and what they are called for people: of `pc_1`, `pc_2` and so on only the first, for all."""
+    shown: dict[str, str] = {}
+    for name in columns:
+        series, _, number = name.rpartition("_")
+        first = f"{series}_1"
+        if number.isdigit() and first in shown:
+            shown[first] = f"{first} to {name}"
+        else:
+            shown[name] = name
+    return shown
 
 
 Checks = Callable[[Mapping[str, Any]], Sequence[dg.AssetCheckResult]]
@@ -56,7 +82,7 @@ Checks = Callable[[Mapping[str, Any]], Sequence[dg.AssetCheckResult]]
 
 @dataclass(frozen=True)
 class Published:
-    """A published version, what its stage told, its checks, and the metadata that every asset shows.
+    """A published version, what its stage told, its checks, and what its columns mean.
 
     It `is_new` unless it was there before the run.
     """
@@ -65,12 +91,12 @@ class Published:
     is_new: bool
     facts: Mapping[str, Any]
     checks: Sequence[dg.AssetCheckResult]
-    metadata: Mapping[str, Any]
+    table: Table
 
     def result(self, metadata: Mapping[str, Any]) -> dg.MaterializeResult:
         """The asset's return value."""
         return dg.MaterializeResult(
-            metadata={**metadata, **self.metadata},
+            metadata=shown(self.version, self.table, metadata),
             check_results=self.checks,
             data_version=dg.DataVersion(self.version.data_version),
         )
@@ -93,15 +119,49 @@ def run_and_publish(
 ) -> Published:
     """Run a stage over versions of its inputs, audit what it wrote, and publish that if it passes.
 
-    Where nothing that the published version follows from has changed, that stays, and no stage is run.
+    Args:
+        beside: further versions for the stage, of which the result does not follow.
+        recorded_params: what the version says of its parameters; None means all of `params`.
+
+    See `make_and_publish` for the others, and for what is raised.
+    """
+    stored = {name: used.stored for name, used in {**inputs, **beside}.items() if used}
+    return make_and_publish(
+        context,
+        lake,
+        lambda output: spark.run(context, stage, stored, output, params),
+        inputs,
+        recorded_params or asdict(params),  # type: ignore[call-overload]
+        table,
+        checks,
+        told_apart_by,
+        stable_files,
+        is_unchanged,
+    )
+
+
+def make_and_publish(
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    make: Callable[[Output], StageResult],
+    inputs: Mapping[str, Version],
+    settings: Mapping[str, Any],
+    table: Table,
+    checks: Checks,
+    told_apart_by: Sequence[str] = (),
+    stable_files: Sequence[str] = (),
+    is_unchanged: Callable[[Mapping[str, Any]], bool] = lambda facts: True,
+) -> Published:
+    """Make a version from versions of its inputs, audit what was written, and publish that if it passes.
+
+    Where nothing that the published version follows from has changed, that stays, and nothing is made.
 
     Args:
-        checks: from the facts that the stage tells; if a blocking one fails, nothing is published.
+        settings: what the version says of its parameters.
+        checks: from the facts that are told of the result; if a blocking one fails, nothing is published.
         told_apart_by: facts of the result that, with the inputs and the code, decide what the data
             is; none means that the parameters do.
         stable_files: see `Lake.publish`.
-        beside: further versions for the stage, of which the result does not follow.
-        recorded_params: what the version says of its parameters; None means all of `params`.
         is_unchanged: from the facts of the published version, whether what it was made of beside its inputs
             is as it was.
 
@@ -110,7 +170,6 @@ def run_and_publish(
         ConflictError: another run has published something else meanwhile.
     """
     asset = context.asset_key.to_user_string()
-    settings = recorded_params or asdict(params)  # type: ignore[call-overload]
 
     def unchanged() -> Published | None:
         found = lake.unchanged(asset, code_version(context), inputs, settings)
@@ -119,18 +178,15 @@ def run_and_publish(
         version, facts = found
         context.log.info(f"{asset}: nothing has changed since version {version.number}, which stays")
         lake.tidy(version, stable_files)
-        return Published(
-            version, False, facts, audited(context, checks(facts)), table_metadata(version, table)
-        )
+        return Published(version, False, facts, audited(context, checks(facts)), table)
 
     if (before := unchanged()) is not None:
         return before
     for used in inputs.values():
         refuse_damaged(used)
-    stored = {name: used.stored for name, used in {**inputs, **beside}.items() if used}
     try:
         with lake.new_version(asset, version_name(context)) as output:
-            result = spark.run(context, stage, stored, output, params)
+            result = make(output)
             passed = audited(context, checks(result.metadata))
             identity = {name: result.metadata[name] for name in told_apart_by} or settings
             version = lake.publish(
@@ -149,7 +205,7 @@ def run_and_publish(
         if (theirs := unchanged()) is None:
             raise
         return theirs
-    return Published(version, True, result.metadata, passed, table_metadata(version, table))
+    return Published(version, True, result.metadata, passed, table)
 
 
 def audited(
@@ -182,19 +238,6 @@ def _in_words(check: dg.AssetCheckResult) -> str:
     return f"{check.check_name} ({numbers})" + (f". {check.description}" if check.description else "")
 
 
-def refuse_damaged(version: Version) -> None:
-    """Raise before a stage would fail over it.
-
-    Raises:
-        LakeError: names the asset that has to be materialized again.
-    """
-    if not version.is_intact():
-        raise LakeError(
-            f"Version {version.number} of {version.asset} in '{version.uri}' is damaged: a file of it is "
-            f"missing or is not what was written. Materialize {version.asset} again, which makes it anew."
-        )
-
-
 def version_name(context: dg.AssetExecutionContext) -> str:
     """Each attempt of each run writes into a folder of its own."""
     return f"{context.run_id}-{context.retry_number}"
@@ -205,9 +248,18 @@ def code_version(context: dg.AssetExecutionContext) -> str:
     return str(context.assets_def.specs_by_key[context.asset_key].code_version)
 
 
-def table_metadata(version: Version, table: Table) -> dict[str, Any]:
-    """Where a published table is, how large, and what its columns mean."""
+def shown(version: Version, table: Table, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the UI shows of a version: where the report is, pictures, numbers with four digits, tables."""
+
+    def place(value: Any) -> int:
+        return (
+            0 if isinstance(value, dg.MarkdownMetadataValue) else 1 + isinstance(value, dg.TableMetadataValue)
+        )
+
+    of_asset = sorted(metadata.items(), key=lambda item: place(item[1]))
     return {
+        "report": dg.MetadataValue.path(str(UPath(version.uri).parent / REPORT / REPORT_FILE)),
+        **{name: _rounded(value) for name, value in of_asset},
         "dagster/row_count": version.row_count,
         "dagster/uri": dg.MetadataValue.path(version.uri),
         "dagster/column_schema": table.schema(version.schema),
@@ -215,6 +267,13 @@ def table_metadata(version: Version, table: Table) -> dict[str, Any]:
         "version": version.number,
         "libraries": dg.MetadataValue.json(dict(version.libraries)),
     }
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dg.TableMetadataValue):
+        rows = [{name: _rounded(cell) for name, cell in row.data.items()} for row in value.records]
+        return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema=value.schema)
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def check(

@@ -120,8 +120,8 @@ def metadata(facts: Mapping[str, Any], n_computed: int, weights: str) -> dict[st
         "reused": facts["row_count"] - n_computed,
         "seconds": facts["seconds"],
         "engine": ENGINE,
-        "fingerprint": facts["fingerprint"],
         "weights": weights,
+        "fingerprint": facts["fingerprint"][:12],
         "sparsity": facts["sparsity"],
         "feature_means": dg.MetadataValue.md(
             plots.as_markdown(

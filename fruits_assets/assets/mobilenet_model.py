@@ -19,7 +19,7 @@ from fruits_assets.assets.materialization import (
     audited,
     check,
     code_version,
-    table_metadata,
+    shown,
     version_name,
 )
 from fruits_assets.resources.lake import Lake
@@ -140,17 +140,22 @@ def materialization(
 
     return dg.MaterializeResult(
         metadata={
-            "weights": report.weights,
-            "precision": report.precision,
-            "reused": reused,
-            "fingerprint": report.fingerprint,
-            "parameters": report.n_parameters,
-            "size_bytes": report.size_bytes,
-            "max_difference_from_keras": report.max_difference,
-            "min_cosine_with_keras": report.min_cosine,
-            "keras_version": report.keras_version,
-            "tensorflow_version": report.tensorflow_version,
-            **table_metadata(version, TABLE),
+            **shown(
+                version,
+                TABLE,
+                {
+                    "weights": report.weights,
+                    "precision": report.precision,
+                    "reused": reused,
+                    "fingerprint": report.fingerprint[:12],
+                    "parameters": report.n_parameters,
+                    "size_mb": report.size_bytes / 1e6,
+                    "max_difference_from_keras": report.max_difference,
+                    "min_cosine_with_keras": report.min_cosine,
+                    "keras_version": report.keras_version,
+                    "tensorflow_version": report.tensorflow_version,
+                },
+            ),
             "dagster/uri": dg.MetadataValue.path(f"{version.folder}/{FLATBUFFER}"),
         },
         data_version=dg.DataVersion(version.data_version),

@@ -9,28 +9,27 @@ from pydantic import Field
 
 from fruits_assets.assets.config import checked, config_of
 from fruits_assets.assets.materialization import GROUP, OWNERS, Table, check, run_and_publish
-from fruits_assets.assets.pca_model import MAX_N_COMPONENTS, pca_model
+from fruits_assets.assets.pca_model import pca_model
 from fruits_assets.assets.scaled_features import scaled_features
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.published import Version
 from fruits_assets.resources.spark import SparkRunner
 
-_COMPONENTS_SHOWN = 5
-_COMPONENTS = [f"pc_{i}" for i in range(1, MAX_N_COMPONENTS + 1)]
+_COMPONENTS_SHOWN = 3
 
 TABLE = Table(
     descriptions={
         "path": "Path of the image below the source.",
         "label": "Name of the folder that holds the image.",
         "pcaFeatures": "Scores of the image on all components, by falling variance.",
-        **{name: f"Score of the image on component {name[3:]}." for name in _COMPONENTS},
+        "pc_1": "Scores of the image on the components, by falling variance.",
     },
     lineage={
         "path": [("scaled_features", "path")],
         "label": [("scaled_features", "label")],
         **{
             name: [("scaled_features", "scaled_features"), ("pca_model", "loadings")]
-            for name in ("pcaFeatures", *_COMPONENTS)
+            for name in ("pcaFeatures", "pc_1")
         },
     },
 )
@@ -127,7 +126,7 @@ def metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rows": facts["n_csv_rows"],
         "columns": len(facts["columns"]),
-        "size_bytes": facts["size_bytes"],
+        "size_mb": facts["size_bytes"] / 1e6,
         "first_rows": dg.MetadataValue.table(
             [dg.TableRecord({name: row[name] for name in shown}) for row in facts["first_rows"]]
         ),

@@ -16,6 +16,7 @@ from fruits_assets.resources.spark import SparkRunner
 DEFAULT_N_COMPONENTS = 100
 MAX_N_COMPONENTS = 1280
 ORTHONORMAL_TOLERANCE = 1e-9
+_COMPONENTS_SHOWN = 10
 
 TABLE = Table(
     descriptions={
@@ -119,24 +120,27 @@ def metadata(facts: Mapping[str, Any], asked_for: int | None) -> dict[str, Any]:
                 "explained variance",
             )
         ),
-        "components": dg.MetadataValue.table(
-            [
-                dg.TableRecord(
-                    {
-                        "component": i,
-                        "explained_variance_ratio": round(ratio, 6),
-                        "cumulative": round(cumulative, 6),
-                    }
-                )
-                for i, (ratio, cumulative) in enumerate(
-                    zip(ratios, itertools.accumulate(ratios), strict=True), start=1
-                )
-            ]
-        ),
         "components_needed": dg.MetadataValue.table(
             [
                 dg.TableRecord({"explained variance": level, "components": n})
                 for level, n in facts["n_components_for"].items()
+            ]
+        ),
+        "first_components": dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "component": i,
+                        "explained_variance_ratio": ratio,
+                        "cumulative": cumulative,
+                    }
+                )
+                for i, (ratio, cumulative) in enumerate(
+                    itertools.islice(
+                        zip(ratios, itertools.accumulate(ratios), strict=True), _COMPONENTS_SHOWN
+                    ),
+                    start=1,
+                )
             ]
         ),
     }

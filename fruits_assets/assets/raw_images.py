@@ -84,7 +84,7 @@ class RawImagesConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pyspark", "deltalake"},
-    code_version="4",
+    code_version="5",
     check_specs=[
         dg.AssetCheckSpec(
             "keeps_previous_images",
@@ -127,7 +127,7 @@ def raw_images(
     from fruits_assets.stages.plan import LAST, PREVIOUS
 
     config = config_of(context, RawImagesConfig)
-    origin = {"source_sha256": hashlib.sha256(images.uri.encode()).hexdigest()}
+    origin = origin_of(images)
     last = lake.find("raw_images")
     is_other_source = last is not None and last.params != origin
     published = run_and_publish(
@@ -153,6 +153,11 @@ def raw_images(
     return published.result(metadata(images.uri, published.facts, n_read))
 
 
+def origin_of(images: ImageSource) -> dict[str, str]:
+    """What a version records of its source: by it the same one is known, but not found."""
+    return {"source_sha256": hashlib.sha256(images.uri.encode()).hexdigest()}
+
+
 def metadata(source: str, facts: Mapping[str, Any], n_read: int) -> dict[str, Any]:
     """What the UI shows of a materialization."""
     from fruits_assets.report import plots
@@ -160,22 +165,23 @@ def metadata(source: str, facts: Mapping[str, Any], n_read: int) -> dict[str, An
     per_label = facts["images_per_label"]
     return {
         "source": dg.MetadataValue.path(source),
+        "labels": len(per_label),
+        "quarantined": facts["n_quarantined"],
+        "ignored": facts["ignored"],
         "images_per_label": dg.MetadataValue.table(
             [dg.TableRecord({"label": label, "images": n}) for label, n in per_label.items()],
             schema=dg.TableSchema([dg.TableColumn("label", "string"), dg.TableColumn("images", "int")]),
         ),
-        "images_per_label_plot": dg.MetadataValue.md(
-            plots.as_markdown(plots.images_per_label(per_label), "images per label")
-        ),
         "contact_sheet": dg.MetadataValue.md(
             plots.as_markdown(plots.contact_sheet(facts["thumbnails"]), "contact sheet", "jpeg")
         ),
-        "total_bytes": facts["total_bytes"],
+        "images_per_label_plot": dg.MetadataValue.md(
+            plots.as_markdown(plots.images_per_label(per_label), "images per label")
+        ),
+        "size_mb": facts["total_bytes"] / 1e6,
         "stripped_of_personal_metadata": facts["n_stripped"],
         "read": n_read,
         "unchanged": facts["row_count"] - n_read,
-        "ignored": facts["ignored"],
-        "quarantined": facts["n_quarantined"],
         "quarantined_files": dg.MetadataValue.table(
             [dg.TableRecord(row) for row in facts["quarantined"]],
             schema=dg.TableSchema([dg.TableColumn(name, "string") for name in ("path", "label", "reason")]),

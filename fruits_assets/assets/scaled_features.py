@@ -19,11 +19,13 @@ TABLE = Table(
     descriptions={
         "path": "Path of the image below the source.",
         "label": "Name of the folder that holds the image.",
+        "sha256": "SHA-256 of the image's content.",
         "scaled_features": "The 1280 features with mean 0 and standard deviation 1 (n - 1) over all images.",
     },
     lineage={
         "path": [("mobilenet_features", "path")],
         "label": [("mobilenet_features", "label")],
+        "sha256": [("mobilenet_features", "sha256")],
         "scaled_features": [("mobilenet_features", "features")],
     },
 )
@@ -42,7 +44,7 @@ class ScalingConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"pyspark", "deltalake"},
-    code_version="2",
+    code_version="3",
     check_specs=[
         dg.AssetCheckSpec(
             "means_are_zero",

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -67,12 +68,20 @@ def identity(source: str) -> dict[str, str]:
 
     The ImageNet weights stand for themselves: a release of Keras has one file of them.
     """
-    known = {"source": source} | {name: metadata.version(name) for name in ("keras", "tensorflow")}
+    known = {"source": source, "keras": metadata.version("keras"), "tensorflow": _version_of_tensorflow()}
     if source in (IMAGENET, UNTRAINED):
         return known
     if source == DEMO:
         return known | {"sha256": DEMO_SHA256}
     return known | {"sha256": hashlib.sha256(Path(source).expanduser().read_bytes()).hexdigest()}
+
+
+def _version_of_tensorflow() -> str:
+    # Without importing it, which takes seconds; `tensorflow-cpu` is the same without what needs a GPU.
+    for name in ("tensorflow-cpu", "tensorflow"):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    raise WeightsError("TensorFlow, which loads the weights, is not installed: pip install tensorflow")
 
 
 def load(source: str) -> LoadedWeights:

@@ -151,9 +151,17 @@ def _decoded(image: Image.Image) -> Photo:
     if profile and (profile.mode == "CMYK") != (image.mode == "CMYK"):
         profile = None  # of another picture
     convert = _conversion(image, profile)
-    picture = _averaged(image.size, lambda top, bottom: convert(image.crop((0, top, image.width, bottom))))
+    whole = 0, image.height
+
+    def band(*rows: int) -> Image.Image:
+        top, bottom = rows
+        return convert(image if rows == whole else image.crop((0, top, image.width, bottom)))
+
+    picture = _averaged(image.size, band)
     if turn in _UPRIGHT:
         picture = picture.transpose(_UPRIGHT[turn])
+    # Pillow takes comments along, and writes them into whatever is made of the picture.
+    picture.info = {}
     return Photo(picture, *(size[::-1] if turn in _ON_THEIR_SIDE else size), profile)
 
 
@@ -191,7 +199,7 @@ def _averaged(size: tuple[int, int], band: Callable[[int, int], Image.Image]) ->
 def _conversion(image: Image.Image, profile: Profile | None) -> Callable[[Image.Image], Image.Image]:
     """What brings a part of an image to the mode that its profile is for, without one to RGB."""
     if image.mode == "CMYK" and profile:
-        return Image.Image.copy
+        return lambda part: part
     if profile and profile.mode == "L":
         return lambda part: _to_rgb(part).convert("L")
     return _to_rgb
@@ -199,7 +207,7 @@ def _conversion(image: Image.Image, profile: Profile | None) -> Callable[[Image.
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image.copy()
+        return image
     if image.mode.startswith("I"):
         return _grey_of_16_bits(image).convert("RGB")
     if image.has_transparency_data:

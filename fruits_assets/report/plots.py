@@ -9,10 +9,13 @@ import base64
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 from PIL import Image
 
@@ -21,6 +24,8 @@ _COLOR = "#2f6f4f"
 _ACCENT = "#d9822b"
 _MAX_BARS = 40
 _MAX_LEGEND = 20
+_MAX_NUMBERED = 25  # labels, up to which a confusion matrix has its numbers written in
+_MISTAKES_PER_ROW, _MAX_TITLE = 6, 22
 
 
 def as_markdown(figure: Figure, what: str, file_format: str = "png") -> str:
@@ -114,4 +119,55 @@ def scatter(points: Sequence[tuple[str, float, float]], ratios: Sequence[float])
     axes.set_title("Images on their first two components")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= _MAX_TITLE else f"{label[: _MAX_TITLE - 1]}…"
+
+
+def confusion(counts: ArrayLike, labels: Sequence[str]) -> Figure:
+    """Photos by right label, a row each, and by what was said, (n_labels, n_labels).
+
+    A colour is the share of the row, with a scale that shows a single mistake among many photos.
+    """
+    matrix = np.asarray(counts)
+    n_labels = len(labels)
+    is_numbered = n_labels <= _MAX_NUMBERED
+    inches, points = (0.42, 9) if is_numbered else (0.14, 6)
+    size = 1.5 + inches * n_labels
+    figure = Figure(figsize=(size, size))
+    axes = figure.subplots()
+    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    axes.imshow(shares, cmap="Greens", norm=PowerNorm(0.4, 0, 1))
+    numbers = np.arange(n_labels)
+    axes.set_xticks(numbers, labels, rotation=90, fontsize=points)
+    axes.set_yticks(numbers, labels, fontsize=points)
+    axes.set(xlabel="said", ylabel="right")
+    for row, column in zip(*np.nonzero(matrix), strict=True):
+        if is_numbered:
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=color)
+        if row != column:
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=_ACCENT))
+    right, total = int(matrix.diagonal().sum()), int(matrix.sum())
+    axes.set_title(f"{right:,} of {total:,} test photos right")
+    return figure
+
+
+def mistakes(found: Sequence[Mapping[str, Any]]) -> Figure:
+    """Small pictures of `thumbnail`, base64 JPEG or None, with what was said of each and what is right."""
+    n_rows = max(1, -(-len(found) // _MISTAKES_PER_ROW))
+    figure = Figure(figsize=(1.9 * _MISTAKES_PER_ROW, 1.9 * n_rows))
+    grid = figure.subplots(n_rows, _MISTAKES_PER_ROW, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, mistake in zip(grid.flat, found, strict=False):
+        said, right = (_shortened(mistake[name]) for name in ("predicted", "label"))
+        axes.set_title(f"said: {said} ({mistake['probability']:.0%})\nright: {right}", fontsize=7)
+        if mistake["thumbnail"] is None:
+            axes.text(0.5, 0.5, "no longer there", ha="center", va="center", transform=axes.transAxes)
+        else:
+            axes.imshow(Image.open(io.BytesIO(base64.b64decode(mistake["thumbnail"]))))
+    figure.subplots_adjust(wspace=0.3, hspace=0.45)
     return figure

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from graphlib import TopologicalSorter
 
 import pyarrow as pa
 from upath import UPath
 
 from fruits_assets.resources.files import LakeError, show
-from fruits_assets.resources.lake import FACTS, Lake
+from fruits_assets.resources.lake import FACTS, REPORT, Lake
 from fruits_assets.resources.published import (
     Version,
     commit,
@@ -30,17 +31,21 @@ _RESULTS = (CSV, PARQUET)
 
 @dataclass(frozen=True)
 class Erased:
-    """How many rows went from which table, and how many bytes from the disk in all."""
+    """How many rows went from which table, how many bytes from the disk, and whether the report did."""
 
     rows: Mapping[str, int]
     n_bytes: int
+    report: bool
 
 
 def erase(lake: Lake, paths: Sequence[str]) -> Erased:
     """Remove the rows of these paths from all tables, and every version but the new ones from the disk.
 
-    The scaler and the components that are current were computed from all photos; of a single one they
-    keep nothing that could be told apart. The next run computes them anew.
+    The report goes as a whole, and in any case: it may show a photo that no table has any more.
+
+    Scaler, components and classifier that are current were computed from all photos; of a single one they
+    keep nothing that could be told apart. Where they belong to a table that is written anew, they are
+    published again as belonging to the new one, and can be used as before. The next run computes them anew.
 
     Raises:
         LakeError: a run is under way, which may be writing what is to go.
@@ -49,30 +54,49 @@ def erase(lake: Lake, paths: Sequence[str]) -> Erased:
     if under_way:
         raise LakeError(f"Run {under_way[0]} is under way over '{lake.root}'. Wait for its end, or stop it.")
     rows: dict[str, int] = {}
-    erased: dict[str, Version] = {}
-    n_bytes = 0
-    for place in lake.places():
-        version = lake.current(place.name)
-        without = _without(version, set(paths), erased)
-        erased[place.name] = without
+    renumbered: dict[tuple[str, int], int] = {}
+    report = lake.place(REPORT)
+    had_report, n_bytes = report.exists(), _removed(report)
+    found = [version for place in lake.places() if (version := lake.find(place.name))]
+    for version in _after_their_inputs(found):
+        without = _without(version, set(paths), renumbered)
+        renumbered[version.asset, version.number] = without.number
         for table in (ROWS, *version.tables):
-            name = f"{place.name} {table}".rstrip()
-            rows[name] = version.table_of(table).n_rows - without.table_of(table).n_rows
-        n_bytes += remove_unkept(place, Keep(1, timedelta(0), timedelta(0)))
-    return Erased({name: n for name, n in rows.items() if n}, n_bytes)
+            n_rows = version.table_of(table).n_rows - without.table_of(table).n_rows
+            rows[f"{version.asset} {table}".rstrip()] = n_rows
+    # What was never published, a run that failed may have left there.
+    n_bytes += sum(remove_unkept(place, Keep(1, timedelta(0), timedelta(0))) for place in lake.places())
+    return Erased({name: n for name, n in rows.items() if n}, n_bytes, had_report)
 
 
-def _without(version: Version, paths: set[str], erased: Mapping[str, Version]) -> Version:
-    """The version without these paths, published; the same one if it has none of them."""
+def _removed(folder: UPath) -> int:
+    """Remove a folder; returns the bytes."""
+    if not folder.exists():
+        return 0
+    n_bytes: int = sum(info["size"] for info in folder.fs.find(folder.path, detail=True).values())
+    folder.fs.rm(folder.path, recursive=True)
+    return n_bytes
+
+
+def _after_their_inputs(versions: Iterable[Version]) -> list[Version]:
+    by_asset = {version.asset: version for version in versions}
+    before = {asset: by_asset.keys() & version.inputs.keys() for asset, version in by_asset.items()}
+    return [by_asset[asset] for asset in TopologicalSorter(before).static_order()]
+
+
+def _without(version: Version, paths: set[str], renumbered: Mapping[tuple[str, int], int]) -> Version:
+    """The version without these paths, published; the same one if neither it nor its inputs have any."""
     place = UPath(version.uri)
     output = Output(version.uri, f"erasure-{uuid.uuid4().hex}-0")
     tables = {
         table: _files_without(version.table_of(table), output, table, paths)
         for table in (ROWS, *version.tables)
     }
-    if all(list(files) == list(version.table_of(table).files) for table, files in tables.items()):
+    inputs = {name: renumbered.get((name, number), number) for name, number in version.inputs.items()}
+    has_none = all(list(files) == list(version.table_of(table).files) for table, files in tables.items())
+    if has_none and inputs == version.inputs:
         return version
-    _copy_other_files(version, output)
+    _copy_other_files(version, output, with_facts=has_none)
     if version.asset == "pca_features_csv":
         tables[ROWS] = [_results_of(tables[ROWS], output)]
     numbers = {
@@ -85,7 +109,7 @@ def _without(version: Version, paths: set[str], erased: Mapping[str, Version]) -
         table=StoredTable(version.uri, tables[ROWS]),
         row_count=sum(file.n_rows for file in tables[ROWS]),
         data_version=hashlib.sha256(f"{version.data_version} {sorted(paths)}".encode()).hexdigest(),
-        inputs={name: erased[name].number if name in erased else n for name, n in version.inputs.items()},
+        inputs=inputs,
         tables=numbers,
         other_files=other_files(output, {file.path for file in tables[ROWS]}),
         published_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -123,23 +147,24 @@ def _batches_without(uri: str, schema: pa.Schema, paths: set[str]) -> Iterator[p
                 yield batch.filter(pa.array(stay))
 
 
-def _copy_other_files(version: Version, output: Output) -> None:
-    """All but rows, facts, which show photos and name them, and the results, which are written anew."""
+def _copy_other_files(version: Version, output: Output, with_facts: bool) -> None:
+    """All but rows and the results, which are written anew, and facts where these may tell of the photos."""
     folder = UPath(version.folder)
     rows = {file.path.rsplit("/", 1)[1] for file in version.table.files}
     for name in version.other_files:
-        if name not in (FACTS, *_RESULTS, *rows):
+        if name not in (*_RESULTS, *rows) and (with_facts or name != FACTS):
             target = UPath(output.folder) / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((folder / name).read_bytes())
 
 
 def _results_of(files: Sequence[StoredFile], output: Output) -> StoredFile:
-    """`results.csv` and `results.parquet` of the rows in a file that takes their place for a moment."""
+    """`results.csv` and `results.parquet` of the rows in a file, which goes if it was only to hold these."""
     (file,) = files
     uri = f"{output.asset}/{file.path}"
     with opened(uri) as parquet:
         write_results(parquet.iter_batches(use_threads=False), output.folder)
-    UPath(uri).unlink()
+    if file.path.startswith(f"{output.inside(ROWS)}/"):
+        UPath(uri).unlink()
     path = f"{output.inside(ROWS)}/{PARQUET}"
     return StoredFile(path, UPath(f"{output.asset}/{path}").stat().st_size, file.n_rows)

@@ -31,6 +31,7 @@ from fruits_assets.resources.files import (
     show,
     write_synced,
 )
+from fruits_assets.resources.lake_reader import LakeReader
 from fruits_assets.resources.published import (
     ConflictError,
     Version,
@@ -39,7 +40,6 @@ from fruits_assets.resources.published import (
     next_number,
     other_files,
     record_of,
-    version_at,
     versions_of_libraries,
 )
 from fruits_assets.resources.retention import Keep, fail_dead_runs, remove_unkept, running
@@ -48,12 +48,13 @@ from fruits_assets.stages.stored import Output, StoredTable
 if TYPE_CHECKING:
     from fruits_assets.stages.stage import StageResult
 
+REPORT = "run_report"  # the asset that shows photos of all others
 FACTS = "facts.json"  # of a version's folder: all that the stage told, for whoever takes the version over
 _SMALL = (bool, int, float, str, type(None))  # of a stage's facts, what goes into the log
 _DECISIVE_LIBRARIES = ("pillow", "pi-heif", "ai-edge-litert")
 
 
-class Lake(dg.ConfigurableResource):
+class Lake(dg.ConfigurableResource, LakeReader):
     """Within a run: the versions that were current when it began, and those that it has made itself."""
 
     root: str = Field(description="Folder or s3:// prefix.")
@@ -69,64 +70,31 @@ class Lake(dg.ConfigurableResource):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Lake]:
         """Refuse a place that cannot be written to, then pin what is current for the run."""
-        refuse_unwritable(self._root)
+        refuse_unwritable(self.path)
         run_id = context.run.run_id if context.run else uuid.uuid4().hex
-        with running(self._root, run_id):
-            fail_dead_runs(self._root, context.instance)
+        with running(self.path, run_id):
+            fail_dead_runs(self.path, context.instance)
             self._pinned = {place.name: current_version(place) for place in self.places()}
             try:
                 yield self
             finally:
                 self._pinned = None
 
-    @property
-    def _root(self) -> UPath:
-        path = UPath(self.root)
-        return UPath(path.path).expanduser().absolute() if is_local(path) else path
-
-    def place(self, asset: str) -> UPath:
-        """The folder of an asset, where its stable files are."""
-        return self._root / asset
-
     def places(self) -> list[UPath]:
         """The folders of all assets."""
-        found = self._root.iterdir() if self._root.exists() else ()
+        found = self.path.iterdir() if self.path.exists() else ()
         return sorted(entry for entry in found if entry.name[0] not in "._")
-
-    def current(self, asset: str) -> Version:
-        """The published version.
-
-        Raises:
-            LakeError: nothing is published.
-        """
-        version = self.find(asset)
-        if version is None:
-            raise LakeError(
-                f"The lake '{self.root}' has no published version of {asset}. Materialize {asset} first."
-            )
-        return version
 
     def find(self, asset: str) -> Version | None:
         """The published version, or None."""
         if self._pinned is not None:
             return self._pinned.get(asset)
-        return current_version(self.place(asset))
+        return super().find(asset)
 
     def look_again(self, asset: str) -> None:
         """Within a run: take what has become current meanwhile for what this run works with."""
         if self._pinned is not None:
             self._pinned[asset] = current_version(self.place(asset))
-
-    def at(self, asset: str, number: int, otherwise: str) -> Version:
-        """The version of that number.
-
-        Raises:
-            LakeError: it is no longer kept; says what to do `otherwise`.
-        """
-        version = version_at(self.place(asset), number)
-        if version is None or not version.is_intact():
-            raise LakeError(f"The lake '{self.root}' no longer has version {number} of {asset}. {otherwise}")
-        return version
 
     def reusable(self, asset: str, code_version: str, **params: Any) -> Version | None:
         """The published version, if what it holds is what would be computed again from the same content:
@@ -168,7 +136,7 @@ class Lake(dg.ConfigurableResource):
         place, output = self.place(asset), Output(str(self.place(asset)), name)
         if UPath(output.folder).exists():
             raise LakeError(f"'{output.folder}' exists: version {name} of {asset} is taken.")
-        with running(self._root, name.rsplit("-", 1)[0]):
+        with running(self.path, name.rsplit("-", 1)[0]):
             if is_local(place):
                 UPath(output.folder).mkdir(parents=True)
             try:

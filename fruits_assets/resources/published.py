@@ -150,11 +150,23 @@ def version_at(place: UPath, number: int) -> Version | None:
     return Version(asset=place.name, uri=str(place), table=table_at(place, number), **known)
 
 
+def refuse_damaged(version: Version) -> None:
+    """Raise before what reads it would fail over it.
+
+    Raises:
+        LakeError: names the asset that has to be materialized again.
+    """
+    if not version.is_intact():
+        raise LakeError(
+            f"Version {version.number} of {version.asset} in '{version.uri}' is damaged: a file of it is "
+            f"missing or is not what was written. Materialize {version.asset} again, which makes it anew."
+        )
+
+
 def table_at(folder: UPath, number: int) -> StoredTable:
     """The files of a Delta table at some version."""
-    import pyarrow as pa
-
-    actions = pa.table(_opened(folder, number).get_add_actions())
+    # Not by way of pyarrow.table, which imports pandas to see whether it was given one of its tables.
+    actions = _opened(folder, number).get_add_actions()
     columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     files = sorted(StoredFile(*row) for row in zip(*columns, strict=True))
     return StoredTable(str(folder), files)

@@ -95,7 +95,7 @@ def remove_unkept(place: UPath, keep: Keep, run_id: str = "") -> int:
             if name == LOG or name in names or name.rsplit("-", 1)[0] in others:
                 continue
             n_bytes += _remove_except(version, {path for path in in_use if f"/{name}/" in f"/{path}"}, folder)
-        if not others:
+        if not others and (folder / LOG).exists():
             # A commit that was killed leaves its unfinished entry.
             n_bytes += sum(
                 _removed(entry) for entry in (folder / LOG).iterdir() if not _LOG_ENTRY.match(entry.name)

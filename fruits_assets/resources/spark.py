@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 from pydantic import Field
 
+from fruits_assets.resources.process_memory import forget_peaks, own_peak_mb, process_tree
 from fruits_assets.resources.scratch import scratch_folder
 from fruits_assets.resources.spark_failures import explained
 
@@ -135,6 +136,7 @@ class LocalSpark(SparkRunner):
         """See `SparkRunner.run`."""
         self._refuse_unreachable(output.asset)
         started = time.monotonic()
+        forget_peaks(process_tree(os.getpid()))
         with _stage_log_to(context.log):
             try:
                 spark = self.session
@@ -147,6 +149,12 @@ class LocalSpark(SparkRunner):
                     raise failure from error
                 raise
         context.log.info(f"{stage.__name__} took {time.monotonic() - started:.1f} s")
+        if (peak := own_peak_mb()) is not None:
+            context.add_asset_metadata({"peak_memory_mb": round(peak)})
+        # What a stage has needed in this process is not held until the next one needs it.
+        import pyarrow as pa
+
+        pa.default_memory_pool().release_unused()
         return result
 
     @property

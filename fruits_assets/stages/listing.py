@@ -63,7 +63,7 @@ def list_image_files(source: str, ignored: Counter[str]) -> Iterator[ListedFile]
     """
     filesystem, root = _existing(source)
     if "file" in filesystem.protocol:
-        return _local_files(root, ignored)
+        return local_files(root, ignored)
     return _object_files(filesystem, root, ignored)
 
 
@@ -146,7 +146,8 @@ def is_image_path(relative: str, ignored: Counter[str]) -> bool:
     return False
 
 
-def _local_files(root: str, ignored: Counter[str]) -> Iterator[ListedFile]:
+def local_files(root: str, ignored: Counter[str]) -> Iterator[ListedFile]:
+    """See `list_image_files`."""
     # fsspec neither follows links nor says which folders it could not open.
     unlisted: list[OSError] = []
     seen: set[tuple[int, int]] = set()
@@ -160,14 +161,15 @@ def _local_files(root: str, ignored: Counter[str]) -> Iterator[ListedFile]:
         for name in names:
             relative = os.path.relpath(os.path.join(folder, name), root)
             if is_image_path(relative, ignored):
-                yield _local_file(root, relative)
+                yield local_file(root, relative)
     for error in unlisted:
         # Named as what is in it, so that its label is its own.
         inside = os.path.normpath(os.path.join(os.path.relpath(error.filename, root), "*"))
         yield ListedFile(_printable(inside), 0, 0, f"folder cannot be listed: {error.strerror}")
 
 
-def _local_file(root: str, relative: str) -> ListedFile:
+def local_file(root: str, relative: str) -> ListedFile:
+    """A file below a folder, whatever it is."""
     try:
         status = os.stat(os.path.join(root, relative))
     except OSError as error:

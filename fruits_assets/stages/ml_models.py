@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyspark.ml.classification import LogisticRegressionModel
 from pyspark.ml.common import _py2java
 from pyspark.ml.feature import PCAModel, StandardScalerModel
 from pyspark.ml.linalg import DenseMatrix, DenseVector
@@ -19,7 +20,7 @@ def standard_scaler_model(
     model = StandardScalerModel(
         _new_java_model(
             spark,
-            "StandardScalerModel",
+            "feature.StandardScalerModel",
             DenseVector(moments.std),
             DenseVector(moments.mean),
         )
@@ -33,15 +34,34 @@ def pca_model(spark: SparkSession, components: Matrix, explained_variance_ratio:
     """A PCAModel with these components, (n_features, n_components), each a column."""
     n_features, n_components = components.shape
     pc = DenseMatrix(n_features, n_components, components.ravel(order="F"))
-    java_model = _new_java_model(spark, "PCAModel", pc, DenseVector(explained_variance_ratio))
+    java_model = _new_java_model(spark, "feature.PCAModel", pc, DenseVector(explained_variance_ratio))
     model = PCAModel(java_model)
     model._resetUid("fruits_pca")
     model._set(k=n_components, inputCol="scaled_features", outputCol="pca_features")
     return model
 
 
+def logistic_regression_model(
+    spark: SparkSession, coefficients: Matrix, intercepts: Matrix, regularisation: float
+) -> LogisticRegressionModel:
+    """A multinomial LogisticRegressionModel of (n_labels, n_components) and (n_labels,), from scores on."""
+    n_labels, n_components = coefficients.shape
+    matrix = DenseMatrix(n_labels, n_components, coefficients.ravel(order="F"))
+    name = "classification.LogisticRegressionModel"
+    model = LogisticRegressionModel(
+        _new_java_model(spark, name, matrix, DenseVector(intercepts), n_labels, True)
+    )
+    model._resetUid("fruits_classifier")
+    model._set(
+        featuresCol="pca_features", family="multinomial", regParam=regularisation, standardization=False
+    )
+    return model
+
+
 def _new_java_model(spark: SparkSession, name: str, *arguments: Any) -> Any:
     # The constructors are for Spark's own packages in Scala, and public for the JVM.
     context: Any = spark.sparkContext
-    java_class = getattr(context._jvm.org.apache.spark.ml.feature, name)
-    return java_class(name, *(_py2java(context, argument) for argument in arguments))
+    java_class = context._jvm.org.apache.spark.ml
+    for part in name.split("."):
+        java_class = getattr(java_class, part)
+    return java_class(name.rpartition(".")[2], *(_py2java(context, argument) for argument in arguments))

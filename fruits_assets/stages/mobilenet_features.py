@@ -171,17 +171,28 @@ def planned(previous: StoredTable, images: StoredTable, n_cores: int) -> Plan:
     )
     readable, stored = _readable(previous)
     # A file of features stays if there is an image for each of its rows.
-    matching = stored.join(wanted.select(_IDENTITY), _IDENTITY, join_type="left semi")
+    matching = stored.join(wanted.select(_IDENTITY), _IDENTITY, join_type="left semi", use_threads=False)
     n_matching = np.bincount(_files_of(matching), minlength=len(previous.files))
     kept, _ = kept_together(
         [previous.files[i] for i in readable if n_matching[i] == previous.files[i].n_rows]
     )
     kept_files = set(kept)
     is_kept = np.isin(_files_of(stored), [i for i in readable if previous.files[i] in kept_files])
-    rest = wanted.join(stored.filter(pa.array(is_kept)).select(_IDENTITY), _IDENTITY, join_type="left anti")
-    sources = stored.group_by("sha256").aggregate([("place", "min")])
-    copied = rest.select(_IDENTITY).join(sources, "sha256", join_type="inner").sort_by("place_min")
-    computed = rest.join(sources.select(["sha256"]), "sha256", join_type="left anti").sort_by("place")
+    rest = wanted.join(
+        stored.filter(pa.array(is_kept)).select(_IDENTITY),
+        _IDENTITY,
+        join_type="left anti",
+        use_threads=False,
+    )
+    sources = stored.group_by("sha256", use_threads=False).aggregate([("place", "min")])
+    copied = (
+        rest.select(_IDENTITY)
+        .join(sources, "sha256", join_type="inner", use_threads=False)
+        .sort_by("place_min")
+    )
+    computed = rest.join(
+        sources.select(["sha256"]), "sha256", join_type="left anti", use_threads=False
+    ).sort_by("place")
     places, place_of_copy = computed["place"].to_pylist(), copied["place_min"].to_pylist()
     copied_for = list(zip(*_identity(copied), strict=True))
     return Plan(

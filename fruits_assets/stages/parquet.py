@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
-# Of 1280 float64: 21 MB.
-ROWS_PER_BATCH = 2048
+# Of 1280 float64: 5 MB.
+ROWS_PER_BATCH = 512
 _BYTES_PER_TASK = 128 * 1024**2
 _READ_BUFFER_BYTES = 1024**2  # read as it is decoded, not a whole row group at once
 _COMPRESSED = ("content", "thumbnail", "pixels")  # pictures, or the grain of one
@@ -34,7 +34,7 @@ class DamagedFileError(StageInputError):
 
 
 def _damaged(uri: str, fault: str) -> DamagedFileError:
-    asset = uri.rsplit("/_versions/", 1)[0].rsplit("/", 1)[-1]
+    asset = uri.rsplit("/", 4)[1]  # of <asset>/_<table>/<version>/<file>
     return DamagedFileError(f"'{uri}' {fault}. What was in it is made anew when {asset} is materialized.")
 
 

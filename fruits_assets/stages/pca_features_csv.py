@@ -33,7 +33,8 @@ _PARTS_SCHEMA = pa.schema(
     [("path", pa.string()), ("label", pa.string()), ("pca_features", pa.list_(pa.float64()))]
 )
 _ROWS_PER_TASK = 16_384
-_ROWS_PER_BLOCK = 4096
+_ROWS_PER_BLOCK = 1024
+_BLOCKS_PER_ROW_GROUP = 4
 _CSV_BLOCK_BYTES = 256 * 1024
 _ROWS_SHOWN, _POINTS_SHOWN = 5, 3000
 
@@ -153,7 +154,7 @@ def _projected(
             wanted = batch.filter(pa.array(inside))
             if wanted.num_rows:
                 names.append(wanted.select(["path", "label"]))
-                scores.append(matrix(wanted["scaled_features"], N_FEATURES) @ components)
+                scores.append(scores_of(wanted, components))
                 done.add(wanted.num_rows)
         if not names:
             return None
@@ -168,6 +169,11 @@ def _projected(
         return writer.file
 
     return project
+
+
+def scores_of(scaled: pa.RecordBatch, components: Matrix) -> Matrix:
+    """Of the scaled features of some photos on components, (n_features, n_components), in float64."""
+    return matrix(scaled["scaled_features"], N_FEATURES) @ components
 
 
 def _row_groups(groups: Mapping[str, Sequence[int]]) -> Iterator[pa.RecordBatch]:
@@ -209,9 +215,11 @@ def write_results(blocks: Iterator[pa.RecordBatch], folder: str) -> pa.Schema:
         ) as parquet_writer,
     ):
         csv_file.write((",".join(first.schema.names) + "\n").encode())
-        for block in itertools.chain([first], blocks):
-            parquet_writer.write_batch(block)
-            pyarrow.csv.write_csv(block if has_columns else _with_text(block), csv_file, options)
+        blocks = itertools.chain([first], blocks)
+        while group := list(itertools.islice(blocks, _BLOCKS_PER_ROW_GROUP)):
+            parquet_writer.write_table(pa.Table.from_batches(group))
+            for block in group:
+                pyarrow.csv.write_csv(block if has_columns else _with_text(block), csv_file, options)
     return first.schema
 
 
@@ -257,8 +265,8 @@ def describe_csv(uri: str) -> dict[str, Any]:
         with filesystem.open(path, "rb") as file:
             reader = pyarrow.csv.open_csv(
                 file,
-                # It reads many blocks ahead.
-                read_options=pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+                # Threads would read many blocks ahead.
+                read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
                 parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
                 convert_options=_column_types(filesystem, path),
             )

@@ -19,12 +19,17 @@ from fruits_assets.stages.ml_models import standard_scaler_model
 from fruits_assets.stages.moments import Moments, column_moments, merge, moments_of_batches
 from fruits_assets.stages.parquet import TableWriter, batches_of, shares, spread
 from fruits_assets.stages.progress import progress
+from fruits_assets.stages.scaling import SCALER, Scaling
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
 from fruits_assets.stages.stored import ROWS, Output, Stored, StoredFile, StoredTable
 
-SCALER = "standard_scaler_model"
 SCHEMA = pa.schema(
-    [("path", pa.string()), ("label", pa.string()), ("scaled_features", pa.list_(pa.float32()))]
+    [
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("sha256", pa.string()),
+        ("scaled_features", pa.list_(pa.float32())),
+    ]
 )
 _ROWS_PER_GROUP = 512
 
@@ -40,7 +45,7 @@ class Params:
 def scaled_features(
     spark: SparkSession, inputs: Mapping[str, Stored], output: Output, params: Params
 ) -> StageResult:
-    """Write path, label and scaled_features array<float>[1280], and the StandardScalerModel that made them.
+    """Write path, label, sha256 and scaled_features array<float>[1280], and the StandardScalerModel.
 
     x becomes (x - mean) / std with n - 1 in the variance, and 0 for a constant feature, as Spark ML's
     StandardScaler has it.
@@ -73,17 +78,15 @@ def _scaled(
     uri: str, output: Output, model: StandardScalerModel, done: Accumulator[int]
 ) -> Callable[[Sequence[StoredFile]], tuple[StoredFile, Moments]]:
     """Scale the files of a task, in float64, to one file; its moments are those of what is stored."""
-    mean = model.mean.toArray() if model.getWithMean() else np.zeros(N_FEATURES)
-    std = model.std.toArray() if model.getWithStd() else np.ones(N_FEATURES)
-    factor = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
+    scaling = Scaling.of(model.mean.toArray(), model.std.toArray(), model.getWithMean(), model.getWithStd())
 
     def scale(share: Sequence[StoredFile]) -> tuple[StoredFile, Moments]:
-        columns = ["path", "label", "features"]
+        columns = [*SCHEMA.names[:-1], "features"]
         with TableWriter(output, SCHEMA) as writer:
             for batch in batches_of(StoredTable(uri, share).uris, columns, _ROWS_PER_GROUP):
-                scaled = ((matrix(batch["features"], N_FEATURES) - mean) * factor).astype(np.float32)
-                values = [batch["path"], batch["label"], fixed_length_arrays(scaled)]
-                writer.write(pa.RecordBatch.from_arrays(values, schema=SCHEMA))
+                features = fixed_length_arrays(scaling.scaled(matrix(batch["features"], N_FEATURES)))
+                identity = [batch[name] for name in SCHEMA.names[:-1]]
+                writer.write(pa.RecordBatch.from_arrays([*identity, features], schema=SCHEMA))
                 done.add(batch.num_rows)
         assert writer.file
         return writer.file, moments_of_file(f"{output.asset}/{writer.file.path}")

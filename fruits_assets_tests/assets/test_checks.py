@@ -17,6 +17,7 @@ from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
 
 from fruits_assets.assets import (
+    fruit_classifier,
     mobilenet_features,
     mobilenet_model,
     pca_features_csv,
@@ -25,7 +26,8 @@ from fruits_assets.assets import (
     scaled_features,
 )
 from fruits_assets.mobilenet import convert
-from fruits_assets.stages import image_facts, ml_models
+from fruits_assets.stages import classifier_facts, image_facts, ml_models
+from fruits_assets.stages import fruit_classifier as classifier_stage
 from fruits_assets.stages import mobilenet_features as features_stage
 from fruits_assets.stages import pca_features_csv as csv_stage
 from fruits_assets.stages import pca_model as pca_stage
@@ -228,7 +230,7 @@ def facts_of_scaled(scaled: StoredTable) -> dict[str, Any]:
 
 
 def test_features_that_are_not_scaled(materialized: Materialized, tmp_path: Path) -> None:
-    columns = ["path", "label", "features"]
+    columns = ["path", "label", "sha256", "features"]
     unscaled = [
         pq.read_table(uri, columns=columns).rename_columns(scaling_stage.SCHEMA.names)
         for uri in table(materialized, "mobilenet_features").uris
@@ -347,6 +349,81 @@ def test_a_model_that_is_behind_projects_what_it_was_fitted_to_in_a_real_run(
     assert [row[0] for row in after["pcaFeatures"].to_pylist()] == before["pc_1"].to_pylist()
     graph.materialize(["pca_model"])
     assert found_in(graph.materialize(["pca_features_csv"]))["model_is_of_current_features"].passed
+
+
+# fruit_classifier --------------------------------------------------------------------------------
+
+CLASSIFIER = fruit_classifier.ClassifierConfig()
+
+
+def facts_of_classified(folder: Path, n_photos: int, n_right: int, probability: float) -> dict[str, Any]:
+    """Of a stored table in which so many of the test photos of each of two labels are right."""
+    rows = [
+        {
+            "path": f"{share}/{label}/{i}.jpg",
+            "label": label,
+            "share": share,
+            "predicted": label if share != "test" or i < n_right else {"fig": "kiwi", "kiwi": "fig"}[label],
+            "probability": probability,
+            "distance": 1.0,
+        }
+        for share in ("training", "validation", "test")
+        for label in ("fig", "kiwi")
+        for i in range(n_photos)
+    ]
+    stored = write_table(folder, pa.Table.from_pylist(rows, classifier_stage.SCHEMA))
+    labels = ["fig", "kiwi"]
+    facts = [classifier_facts.facts_of(uri, labels) for uri in stored.uris]
+    return classifier_facts.describe_classified(facts, labels)
+
+
+@pytest.mark.parametrize(
+    ("n_right", "probability", "expected"),
+    [
+        (20, 0.98, set()),
+        (18, 0.95, set()),  # 90 % right
+        (17, 0.88, {"accurate_enough"}),
+        (15, 0.75, {"accurate_enough"}),  # half of the errors of a guess
+        (14, 0.70, {"accurate_enough", "beats_the_most_frequent_label"}),
+        (10, 0.50, {"accurate_enough", "beats_the_most_frequent_label"}),
+        (4, 0.20, {"accurate_enough", "beats_the_most_frequent_label"}),
+        (20, 0.85, {"probabilities_are_calibrated"}),
+        (18, 1.00, set()),
+        (17, 1.00, {"accurate_enough", "probabilities_are_calibrated"}),
+    ],
+)
+def test_a_classifier_that_is_wrong_too_often_or_too_sure(
+    tmp_path: Path, n_right: int, probability: float, expected: set[str]
+) -> None:
+    facts = facts_of_classified(tmp_path, 20, n_right, probability)
+    assert facts["accuracy"] == n_right / 20
+    assert failed(fruit_classifier.checks(facts, CLASSIFIER)) == expected
+
+
+def test_the_most_frequent_label_is_that_of_training(tmp_path: Path) -> None:
+    facts = facts_of_classified(tmp_path, 20, 15, 0.75)
+    assert facts["baseline"] == 0.5
+    almost_all = {**facts, "baseline": 0.95, "accuracy": 0.96}
+    assert failed(fruit_classifier.checks(almost_all, CLASSIFIER)) == {"beats_the_most_frequent_label"}
+
+
+def test_any_classifier_is_accepted_on_request(tmp_path: Path) -> None:
+    config = fruit_classifier.ClassifierConfig(min_errors_avoided=0, min_accuracy=0, max_calibration_error=1)
+    facts = facts_of_classified(tmp_path, 20, 4, 1.0)
+    assert failed(fruit_classifier.checks(facts, config)) == set()
+
+
+def test_labels_that_cannot_be_told_apart_are_not_published_in_a_real_run(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    before = graph.lake.current("fruit_classifier")
+    strict = {"fruit_classifier": {"min_errors_avoided": 1.0, "seed": 1}}
+    with pytest.raises(
+        dg.Failure, match=r"beats_the_most_frequent_label \(.*min_errors_avoided: 0, publishes"
+    ):
+        graph.materialize(["fruit_classifier"], strict)
+    assert graph.lake.current("fruit_classifier") == before
 
 
 # mobilenet_model ---------------------------------------------------------------------------------

@@ -51,6 +51,24 @@ def test_an_unknown_precision() -> None:
     assert "precision" in message({"mobilenet_model": {"precision": "int4"}})
 
 
+def test_a_group_pattern_that_is_none() -> None:
+    text = message({"fruit_classifier": {"group_pattern": "(frame"}})
+    assert "group_pattern = '(frame': no regular expression of Python: missing )" in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("validation_share", 0.0), ("test_share", 1.0), ("n_components", 0), ("refused_share", 0.5)],
+)
+def test_a_classifier_that_could_not_be_trained_or_measured(field: str, value: float) -> None:
+    assert f"{field} = {value}" in message({"fruit_classifier": {field: value}})
+
+
+def test_shares_that_leave_nothing_for_training() -> None:
+    text = message({"fruit_classifier": {"validation_share": 0.5, "test_share": 0.5}})
+    assert "validation_share = 0.5 and test_share = 0.5 leave nothing for training" in text
+
+
 def test_an_unknown_field() -> None:
     assert "components" in message({"pca_model": {"components": 3}})
 
@@ -62,6 +80,13 @@ def test_an_unknown_field() -> None:
         {"pca_model": {"n_components": 1}},
         {"mobilenet_model": {"precision": "int8"}},
         {"pca_model": {"n_components": 1280}},
+        {
+            "fruit_classifier": {
+                "n_components": 20,
+                "group_pattern": r"^(.*/[a-z]*\d*_)\d+_100\.jpg$",
+                "seed": 3,
+            }
+        },
         {"pca_model": {"target_variance": 1.0, "min_total_variance": 0.9}},
         {"pca_features_csv": {"layout": "vector"}, "scaled_features": {"with_mean": False}},
     ],

@@ -27,8 +27,10 @@ ASSETS = [
     "scaled_features",
     "pca_model",
     "pca_features_csv",
+    "fruit_classifier",
+    "run_report",
 ]
-N_IMAGES = 14 + len(ODD_NAMES)
+N_IMAGES = 28 + len(ODD_NAMES)
 
 
 def test_every_asset_is_published_with_its_rows_and_passes_its_checks(materialized: Materialized) -> None:
@@ -41,10 +43,12 @@ def test_every_asset_is_published_with_its_rows_and_passes_its_checks(materializ
         "scaled_features": N_IMAGES,
         "pca_model": N_IMAGES - 1,
         "pca_features_csv": N_IMAGES,
+        "fruit_classifier": N_IMAGES,
+        "run_report": N_IMAGES + 1,  # it shows what was set aside, too
     }
     evaluations = materialized.result.get_asset_check_evaluations()
-    assert len(evaluations) == 17
-    # One of 25 files is broken on purpose: 96 % are readable.
+    assert len(evaluations) == 22
+    # One of 39 files is broken on purpose: 97 % are readable.
     assert [e.check_name for e in evaluations if not e.passed] == []
 
 
@@ -77,7 +81,7 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
                 "images_per_label",
                 "images_per_label_plot",
                 "contact_sheet",
-                "total_bytes",
+                "size_mb",
                 "ignored",
                 "quarantined",
                 "quarantined_files",
@@ -93,7 +97,7 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
                 "precision",
                 "fingerprint",
                 "parameters",
-                "size_bytes",
+                "size_mb",
                 "max_difference_from_keras",
                 "min_cosine_with_keras",
             },
@@ -118,25 +122,46 @@ def test_the_csv_is_the_pca_of_what_keras_would_have_seen(materialized: Material
             {
                 "total_explained_variance",
                 "explained_variance_plot",
-                "components",
+                "first_components",
                 "components_needed",
                 "fewer_than_asked",
             },
         ),
         (
             "pca_features_csv",
-            {"rows", "columns", "size_bytes", "first_rows", "first_two_components", "results_csv"},
+            {"rows", "columns", "size_mb", "first_rows", "first_two_components", "results_csv"},
+        ),
+        (
+            "fruit_classifier",
+            {
+                "accuracy",
+                "accuracy_95_percent",
+                "macro_f1",
+                "macro_f1_95_percent",
+                "most_frequent_label_accuracy",
+                "calibration_error",
+                "calibration",
+                "per_label",
+                "photos",
+                "labels_left_out",
+                "regularisations_tried",
+                "distance_threshold",
+                "confusion_matrix",
+                "worst_mistakes",
+            },
         ),
     ],
 )
 def test_the_ui_shows(materialized: Materialized, asset: str, names: set[str]) -> None:
     shown = materialized.metadata(asset)
     assert names <= shown.keys()
+    assert shown["report"].endswith("lake/run_report/report.html")
     assert "dagster/uri" in shown
     assert {"dagster/row_count", "dagster/column_schema", "dagster/column_lineage"} <= shown.keys()
-    for name in names:
-        if name.endswith(("plot", "sheet", "means", "two_components")):
-            assert "data:image/" in shown[name]
+    kinds = ("plot", "sheet", "means", "two_components", "matrix", "mistakes")
+    pictures = {name for name in names if name.endswith(kinds)}
+    assert set(list(shown)[1 : 1 + len(pictures)]) == pictures  # on top, after the report's place
+    assert all("data:image/" in shown[name] for name in pictures)
 
 
 def test_the_quarantine_and_the_weights_are_told(materialized: Materialized) -> None:
@@ -155,7 +180,11 @@ def test_the_documented_columns_are_those_that_are_stored(materialized: Material
     version = materialized.graph.lake.current("raw_images")
     assert list(version.schema) == list(RAW_TABLE.descriptions)
     schema = materialized.metadata("pca_features_csv")["dagster/column_schema"]
-    assert [column.name for column in schema.columns][:3] == ["path", "label", "pc_1"]
+    assert [column.name for column in schema.columns] == ["path", "label", f"pc_1 to pc_{N_IMAGES - 1}"]
+    lineage = materialized.metadata("pca_features_csv")["dagster/column_lineage"].deps_by_column
+    assert lineage.keys() == {column.name for column in schema.columns}
+    origin = {column.column_name for column in lineage[f"pc_1 to pc_{N_IMAGES - 1}"]}
+    assert origin == {"scaled_features", "loadings"}
     assert all(column.description for column in schema.columns)
 
 
@@ -308,7 +337,7 @@ def test_settings_that_change_the_data_change_its_version_and_others_do_not(
         return graph.lake.current(asset).data_version
 
     everything = graph.lake.current("pca_model").data_version
-    assert version_after("pca_model", {"n_components": 500}) == everything  # there are only 23
+    assert version_after("pca_model", {"n_components": 500}) == everything  # there are only 37
     five = version_after("pca_model", {"n_components": 5})
     assert five != everything
     ratios = PCAModel.load(f"{graph.lake.current('pca_model').folder}/pca_model").explainedVariance

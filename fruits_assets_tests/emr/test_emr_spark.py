@@ -1,5 +1,6 @@
 """The graph on Amazon EMR: real steps of a cluster's Spark, from the settings to the results."""
 
+import json
 import os
 import shutil
 import signal
@@ -18,12 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from pyspark.sql import SparkSession
 
 from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, resources
 from fruits_assets.resources.lake import Lake
 from fruits_assets_tests.emr.fake_emr import FakeEmr
-from fruits_assets_tests.graph import Graph
+from fruits_assets_tests.graph import ANY_CLASSIFIER, Graph
 
 PROJECT = Path(__file__).parents[2]
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
@@ -132,10 +134,33 @@ def table(project: Project, asset: str) -> dict[str, list[float]]:
     return dict(zip(columns["path"].to_pylist(), columns.columns[-1].to_pylist(), strict=True))
 
 
+def assert_same_classifier(project: Project, local: Graph) -> None:
+    """The same cut, and the same answers but for what the features differ by."""
+    uris = project.lake.current("fruit_classifier").table.uris
+    s3 = fsspec.filesystem("s3")
+    on_cluster = pa.concat_tables(
+        [pq.read_table(uri.removeprefix("s3://"), filesystem=s3) for uri in uris]
+    ).sort_by("path")
+    expected = local.rows("fruit_classifier")
+    for name in ("path", "label", "share", "predicted"):
+        assert on_cluster[name].to_pylist() == expected[name].to_pylist()
+    for name in ("probability", "distance"):
+        np.testing.assert_allclose(on_cluster[name].to_numpy(), expected[name].to_numpy(), rtol=1e-3)
+    for lake in (project.lake, local.lake):
+        version = lake.current("fruit_classifier")
+        assert version.table_of("references").n_rows == version.facts["n_training"]
+        with fsspec.open(f"{version.folder}/classes.json") as file:
+            assert json.load(file)["labels"] == ["Banana", "Kaki", 'Lemon, "odd" = ö']
+
+
 def test_the_whole_graph_on_a_cluster_gives_what_a_local_run_gives(
     fake_emr: FakeEmr, project: Project, spark: SparkSession, tmp_path: Path
 ) -> None:
-    job = project.command("job", "execute", "-m", "fruits_assets.definitions", "-j", "fruits_pipeline")
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.dump({"ops": {asset: {"config": of} for asset, of in ANY_CLASSIFIER.items()}}))
+    job = project.command(
+        *("job", "execute", "-m", "fruits_assets.definitions", "-j", "fruits_pipeline", "-c", str(config))
+    )
     output, _ = job.communicate(timeout=400)
     assert job.returncode == 0, output
 
@@ -149,6 +174,7 @@ def test_the_whole_graph_on_a_cluster_gives_what_a_local_run_gives(
             "mobilenet_features",
             "scaled_features",
             "pca_model",
+            "fruit_classifier",
             "pca_features_csv",
         )
     ]
@@ -166,6 +192,7 @@ def test_the_whole_graph_on_a_cluster_gives_what_a_local_run_gives(
         graph.current("pca_model").facts["total_explained_variance"] for graph in (project.lake, local.lake)
     ]
     np.testing.assert_allclose(variances[0], variances[1], rtol=1e-6)
+    assert_same_classifier(project, local)
     body = boto3.client("s3").get_object(Bucket=project.bucket, Key="lake/pca_features_csv/results.csv")
     rows = body["Body"].read().decode().splitlines()
     assert rows[0].startswith("path,label,pc_1,")

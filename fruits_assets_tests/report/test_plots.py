@@ -36,7 +36,13 @@ def every_plot(labels: list[str]) -> list[Figure]:
         plots.histogram(np.arange(10.0), "x", "title"),
         plots.explained_variance([0.7, 0.2, 0.1], 2),
         plots.scatter([(label, float(i), -float(i)) for i, label in enumerate(labels)], [0.7, 0.2]),
+        plots.confusion(np.arange(len(labels) ** 2).reshape(len(labels), -1), labels),
+        plots.mistakes([mistake(label, thumbnail("red")) for label in labels] + [mistake("gone", None)]),
     ]
+
+
+def mistake(label: str, picture: str | None) -> dict[str, object]:
+    return {"label": label, "predicted": f"not {label}", "probability": 0.987, "thumbnail": picture}
 
 
 @pytest.mark.parametrize("labels", [["Kiwi"], ODD_LABELS])
@@ -61,3 +67,31 @@ def test_the_scree_plot_says_what_the_kept_components_explain() -> None:
 def test_a_single_component_has_a_scatter_plot_too() -> None:
     axes = plots.scatter([("Kiwi", 1.0, 0.0), ("Kiwi", -1.0, 0.0)], [1.0]).axes[0]
     assert axes.get_ylabel() == "no second component"
+
+
+def test_a_confusion_matrix_of_131_labels_has_room_for_each_and_marks_every_mistake() -> None:
+    labels = [f"Apple Golden {i}" for i in range(131)]
+    counts = 40 * np.eye(131, dtype=int)
+    counts[3, 70] = counts[99, 98] = 1
+    figure = plots.confusion(counts, labels)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == labels
+    marked = {(patch.get_y() + 0.5, patch.get_x() + 0.5) for patch in axes.patches}  # type: ignore[attr-defined]
+    assert marked == {(3, 70), (99, 98)}
+    # A label is written in letters of 6 points, 72 of which are an inch.
+    shown = picture(plots.as_markdown(figure, "confusion matrix"))
+    rows_to_an_inch = 131 / (figure.get_figheight() * axes.get_position().height)
+    assert rows_to_an_inch < 72 / 6
+    assert shown.width > 1600
+    assert axes.get_title() == "5,240 of 5,242 test photos right"
+
+
+def test_a_small_confusion_matrix_has_its_numbers() -> None:
+    (axes,) = plots.confusion([[5, 2], [0, 7]], ["Fig", "Kiwi"]).axes
+    assert [text.get_text() for text in axes.texts] == ["5", "2", "7"]
+
+
+def test_a_mistake_says_what_was_said_and_what_is_right() -> None:
+    axes = plots.mistakes([mistake("Fig", thumbnail("red")), mistake("Kiwi", None)]).axes
+    assert axes[0].get_title() == "said: not Fig (99%)\nright: Fig"
+    assert [text.get_text() for text in axes[1].texts] == ["no longer there"]

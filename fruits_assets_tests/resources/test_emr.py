@@ -21,7 +21,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.validate import ParamValidator
 
-from fruits_assets.definitions import EmrSettings, Settings, from_environment, resources
+from fruits_assets.definitions import EmrSettings, Settings, resources
 from fruits_assets.resources.emr import EmrError, EmrSpark
 from fruits_assets.resources.emr.aws import Aws
 from fruits_assets.resources.emr.code import code_archive, upload_code
@@ -38,6 +38,7 @@ from fruits_assets.resources.emr.nodes import Node, in_words, spark_properties, 
 from fruits_assets.resources.emr.pipes import StagingMessageReader
 from fruits_assets.resources.emr.places import Places, bucket_and_key, s3_uris
 from fruits_assets.resources.emr.request import cluster_request, digest
+from fruits_assets.settings import from_environment
 
 NAMES = ("staging_uri", "log_uri", "bootstrap_uri", "service_role", "instance_profile", "subnet_id")
 

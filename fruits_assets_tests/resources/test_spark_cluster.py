@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from PIL import Image, ImageOps
 
 from fruits_assets.definitions import SAMPLE_IMAGES
-from fruits_assets_tests.graph import Graph, Materialized
+from fruits_assets_tests.graph import ANY_CLASSIFIER, Graph, Materialized
 from fruits_assets_tests.resources.standalone_cluster import (
     StandaloneCluster,
     Worker,
@@ -29,7 +30,14 @@ from fruits_assets_tests.resources.standalone_cluster import (
 from fruits_assets_tests.test_command_line import DAGSTER, PROJECT, TARGET, environment
 
 RUN_S = 500
-SPARK_STAGES = ["raw_images", "mobilenet_features", "scaled_features", "pca_model", "pca_features_csv"]
+SPARK_STAGES = [
+    "raw_images",
+    "mobilenet_features",
+    "scaled_features",
+    "pca_model",
+    "pca_features_csv",
+    "fruit_classifier",
+]
 
 
 def with_enough_images(graph: Graph) -> Graph:
@@ -124,7 +132,8 @@ def assert_same_results(graph: Graph, expected: Graph) -> None:
 
 def run_and_crash_a_worker(graph: Graph, folder: Path) -> None:
     """Materialize all of it on a cluster of two workers, one of which dies."""
-    log = folder / "run.log"
+    log, config = folder / "run.log", folder / "run.yaml"
+    config.write_text(yaml.dump({"ops": {asset: {"config": of} for asset, of in ANY_CLASSIFIER.items()}}))
     with standalone_cluster(folder / "cluster", n_workers=2) as cluster, log.open("wb") as log_file:
         env = {
             **environment(graph.source, graph.lake_root, folder / "home"),
@@ -132,7 +141,7 @@ def run_and_crash_a_worker(graph: Graph, folder: Path) -> None:
             "FRUITS_SPARK_MASTER": cluster.master,
         }
         run = subprocess.Popen(
-            [DAGSTER, "job", "execute", *TARGET, "-j", "fruits_pipeline"],
+            [DAGSTER, "job", "execute", *TARGET, "-j", "fruits_pipeline", "-c", str(config)],
             env=env,
             cwd=PROJECT,
             stdout=log_file,

@@ -52,7 +52,8 @@ def write_small_tree(root: Path) -> Path:
     return root
 
 
-def write_noise(path: Path, size: int, seed: int) -> None:
+def write_noise(path: Path, size: int, seed: int) -> Path:
     noise = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(noise).save(path)
+    return path

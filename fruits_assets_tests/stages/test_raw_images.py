@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pyspark.sql import SparkSession
 
 from fruits_assets.photos.decoding import decode, model_input
@@ -243,6 +244,21 @@ def test_thumbnails_decode(messy: Run) -> None:
             with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
                 image.load()
                 assert max(image.size) <= 64
+
+
+def test_a_comment_is_in_nothing_that_is_stored(spark: SparkSession, tmp_path: Path) -> None:
+    """Not in the thumbnail either, which Pillow would write the comment of the original into."""
+    text = PngInfo()
+    text.add_text("comment", "SECRET")
+    (tmp_path / "source" / "plum").mkdir(parents=True)
+    for kind in ("GIF", "JPEG", "PNG"):
+        file = tmp_path / "source" / "plum" / f"photo.{kind.lower()}"
+        Image.new("RGB", (100, 80), "purple").save(file, kind, comment=b"SECRET", pnginfo=text)
+        assert b"SECRET" in file.read_bytes()
+    images = run(spark, tmp_path / "source", tmp_path / "output").images
+    assert len(images) == 3
+    for row in images.values():
+        assert not [name for name in ("content", "thumbnail") if b"SECRET" in row[name]]
 
 
 def test_of_a_large_photo_is_stored_what_the_network_looks_at(spark: SparkSession, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from fruits_assets.stages import mobilenet_features, pca_features_csv, pca_model, scaled_features
 from fruits_assets.stages.arrow import fixed_length_arrays
 from fruits_assets.stages.moments import moments_of
+from fruits_assets.stages.scaling import SCALER
 from fruits_assets.stages.stage import StageInputError
 from fruits_assets.stages.stored import Stored, StoredTable
 from fruits_assets_tests.stages.running import (
@@ -134,7 +135,7 @@ def test_scaling_is_spark_mls(spark: SparkSession, stored: dict[str, Stored]) ->
 def test_anyone_can_load_the_scaler_and_gets_the_same_table(
     spark: SparkSession, stored: dict[str, Stored]
 ) -> None:
-    model = StandardScalerModel.load(f"{stored['scaled_features'].folder}/{scaled_features.SCALER}")
+    model = StandardScalerModel.load(f"{stored['scaled_features'].folder}/{SCALER}")
     assert (model.getWithMean(), model.getWithStd()) == (True, True)
     table = as_dataframe(spark, stored["mobilenet_features"].table)
     vectors = table.withColumn("features", array_to_vector(F.col("features").cast("array<double>")))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fruits_assets.photos.formats import UnusableImageError
@@ -13,6 +14,7 @@ from fruits_assets.photos.personal_metadata import exif, icc
 from fruits_assets.photos.personal_metadata.parts import part
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_NO_SCAN = memoryview(b"")
 _DHT, _DAC, _SOS, _DQT, _DNL, _DRI, _COM = 0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 # Table B.1: baseline, extended, progressive and lossless, with Huffman or arithmetic coding. The others are
@@ -35,12 +37,13 @@ class Segment:
 
     marker: int
     payload: bytes
-    scan: bytes = b""
+    # Nearly all of a file: looked at where it is, and copied once, when the parts are joined.
+    scan: memoryview = _NO_SCAN
 
-    def __bytes__(self) -> bytes:
-        return (
-            bytes([0xFF, self.marker]) + struct.pack(">H", len(self.payload) + 2) + self.payload + self.scan
-        )
+    @property
+    def parts(self) -> list[bytes | memoryview]:
+        """What it is in the file."""
+        return [struct.pack(">BBH", 0xFF, self.marker, len(self.payload) + 2) + self.payload, self.scan]
 
 
 def stripped(content: bytes) -> bytes:
@@ -58,23 +61,23 @@ def stripped(content: bytes) -> bytes:
     chunks = [
         s for s in segments[: segments.index(frame)] if s.marker == _APP2 and s.payload.startswith(_ICC)
     ]
-    result = [_SOI]
+    kept: list[Segment] = []
     if jfif:
-        result.append(bytes(Segment(_APP0, _plain_jfif(jfif))))
+        kept.append(Segment(_APP0, _plain_jfif(jfif)))
     if any(s.marker == _APP1 for s in head):
         block = exif.orientation_block(exif.stored_orientation(content))
         if block:
-            result.append(bytes(Segment(_APP1, b"Exif\0\0" + block)))
+            kept.append(Segment(_APP1, b"Exif\0\0" + block))
     tables = _Tables(segments, frame)
     for segment in segments:
         if chunks and segment is chunks[0]:
-            result += map(bytes, _profile(chunks))
+            kept += _profile(chunks)
         elif adobe and segment is adobe[0]:
             # Version 100, no flags: only the last byte, the colour transform, says how to read the colours.
-            result.append(bytes(Segment(_APP14, _ADOBE + b"\0\x64\0\0\0\0" + segment.payload[11:12])))
-        elif kept := tables.needed(segment):
-            result.append(bytes(kept))
-    return b"".join([*result, _EOI])
+            kept.append(Segment(_APP14, _ADOBE + b"\0\x64\0\0\0\0" + segment.payload[11:12]))
+        elif needed := tables.needed(segment):
+            kept.append(needed)
+    return _joined(kept)
 
 
 def abbreviated(content: bytes) -> bytes:
@@ -88,7 +91,11 @@ def abbreviated(content: bytes) -> bytes:
     if frames:
         _picture(segments)
     tables = _Tables(segments, frames[0] if frames else None)
-    return b"".join([_SOI, *(bytes(kept) for s in segments if (kept := tables.needed(s))), _EOI])
+    return _joined(needed for s in segments if (needed := tables.needed(s)))
+
+
+def _joined(segments: Iterable[Segment]) -> bytes:
+    return b"".join([_SOI, *itertools.chain.from_iterable(s.parts for s in segments), _EOI])
 
 
 def _segments(content: bytes) -> Iterator[Segment]:
@@ -117,12 +124,12 @@ def _segments(content: bytes) -> Iterator[Segment]:
         (length,) = struct.unpack_from(">H", content, position + 2)
         payload = part(content, position + 4, length - 2)
         position += 2 + length
-        scan = b""
+        scan = _NO_SCAN
         if marker == _SOS:
             end = _NEXT_MARKER.search(content, position)
             if end is None:
                 raise UnusableImageError("its structure is damaged: its end marker is missing")
-            scan = content[position : end.start()]
+            scan = memoryview(content)[position : end.start()]
             position = end.start()
         yield Segment(marker, payload, scan)
 
