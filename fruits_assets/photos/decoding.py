@@ -122,6 +122,12 @@ def decode_rgb(content: bytes) -> Image.Image:
     return decode(content).rgb()
 
 
+def fitting(width: int, height: int, longest: int) -> tuple[int, int]:
+    """The size of a picture whose longer side is to have at most so many pixels; no side has none."""
+    scale = min(1.0, longest / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
 def model_input(photo: Photo) -> NDArray[np.uint8]:
     """A photo as the network's input, (224, 224, 3) uint8, by Pillow's bicubic filter.
 
@@ -151,11 +157,10 @@ def _decoded(image: Image.Image) -> Photo:
     if profile and (profile.mode == "CMYK") != (image.mode == "CMYK"):
         profile = None  # of another picture
     convert = _conversion(image, profile)
-    whole = 0, image.height
 
-    def band(*rows: int) -> Image.Image:
-        top, bottom = rows
-        return convert(image if rows == whole else image.crop((0, top, image.width, bottom)))
+    def band(top: int, bottom: int) -> Image.Image:
+        is_whole = (top, bottom) == (0, image.height)
+        return convert(image if is_whole else image.crop((0, top, image.width, bottom)))
 
     picture = _averaged(image.size, band)
     if turn in _UPRIGHT:

@@ -18,7 +18,7 @@ from fruits_assets.predict.predictor import Prediction, Predictor
 from fruits_assets.resources.files import LakeError
 from fruits_assets.resources.lake_reader import LakeReader
 from fruits_assets.settings import LakeSettings, from_environment
-from fruits_assets.stages.image_rows import MAX_IMAGE_BYTES
+from fruits_assets.stages.image_rows import content_of
 from fruits_assets.stages.listing import ListedFile, local_file, local_files
 from fruits_assets.stages.stage import StageInputError
 from fruits_assets.terminal import printable
@@ -79,7 +79,7 @@ def predicted(
 
     def answer(folder: str, file: ListedFile) -> Prediction | str:
         try:
-            return predictor.predict(_content(folder, file))
+            return predictor.predict(content_of(file, Path(folder, file.path).read_bytes))
         except UnusableImageError as error:
             return str(error)
 
@@ -97,17 +97,6 @@ def predicted(
         finally:
             for _, future in waiting:
                 future.cancel()
-
-
-def _content(folder: str, file: ListedFile) -> bytes:
-    if file.reason:
-        raise UnusableImageError(file.reason)
-    if file.size_bytes > MAX_IMAGE_BYTES:
-        raise UnusableImageError(f"{file.size_bytes:,} bytes, more than {MAX_IMAGE_BYTES:,}")
-    try:
-        return Path(folder, file.path).read_bytes()
-    except OSError as error:
-        raise UnusableImageError(f"cannot be read: {error.strerror or error}") from error
 
 
 def _tell(path: str, answer: Prediction | str, predictor: Predictor, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fruits_assets.photos.decoding import IMAGE_SIZE, decode
+from fruits_assets.photos.decoding import IMAGE_SIZE, decode, fitting
 from fruits_assets.photos.formats import UnusableImageError
 from fruits_assets.stages.parquet import batches_of, rows_of
 from fruits_assets.stages.stage import StageInputError
@@ -59,8 +59,7 @@ class LakePhotos:
 
 def _picture(uri: str, number: int) -> Image.Image:
     row = _row(uri, number, ["width", "height", "pixels"])
-    scale = min(1.0, SIZE / max(row["width"], row["height"]))
-    size = max(1, round(row["width"] * scale)), max(1, round(row["height"] * scale))
+    size = fitting(row["width"], row["height"], SIZE)
     if row["pixels"] is None:
         return decode(_row(uri, number, ["content"])["content"]).rgb(size)
     pixels = np.frombuffer(row["pixels"], np.uint8).reshape(IMAGE_SIZE, IMAGE_SIZE, 3)

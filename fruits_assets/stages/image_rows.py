@@ -14,7 +14,7 @@ import fsspec
 import pyarrow as pa
 
 from fruits_assets.photos.checking import checked
-from fruits_assets.photos.decoding import IMAGE_SIZE, Photo, model_input
+from fruits_assets.photos.decoding import IMAGE_SIZE, Photo, fitting, model_input
 from fruits_assets.photos.formats import UnusableImageError
 from fruits_assets.stages.listing import ListedFile, label_of
 
@@ -54,21 +54,32 @@ def image_rows(source: str, files: Iterable[ListedFile]) -> Iterator[dict[str, A
     root = root.rstrip("/")
 
     def fetch(file: ListedFile) -> bytes | str:
-        if file.reason:
-            return file.reason
-        if file.size_bytes > MAX_IMAGE_BYTES:
-            return f"{file.size_bytes:,} bytes, more than {MAX_IMAGE_BYTES:,}"
         try:
-            content: bytes = filesystem.cat_file(f"{root}/{file.path}")
-        except OSError as error:
-            return f"cannot be read: {error.strerror or error}"
-        return content
+            return content_of(file, lambda: filesystem.cat_file(f"{root}/{file.path}"))
+        except UnusableImageError as error:
+            return str(error)
 
     for file, fetched in _fetched_ahead(files, fetch):
         found = [_checked(file, fetched) if isinstance(fetched, bytes) else {"reason": fetched}]
         # A photo may be large: what has been handed over is not held here until the next one comes.
         del fetched
         yield {"path": file.path, "label": label_of(source, file.path)} | found.pop()
+
+
+def content_of(file: ListedFile, read: Callable[[], bytes]) -> bytes:
+    """What `read` gives of a listed file.
+
+    Raises:
+        UnusableImageError: it is not read, being no file or too large, or cannot be.
+    """
+    if file.reason:
+        raise UnusableImageError(file.reason)
+    if file.size_bytes > MAX_IMAGE_BYTES:
+        raise UnusableImageError(f"{file.size_bytes:,} bytes, more than {MAX_IMAGE_BYTES:,}")
+    try:
+        return read()
+    except OSError as error:
+        raise UnusableImageError(f"cannot be read: {error.strerror or error}") from error
 
 
 def _fetched_ahead(
@@ -122,8 +133,7 @@ def _checked(file: ListedFile, content: bytes) -> dict[str, Any]:
 
 
 def _thumbnail(photo: Photo) -> bytes:
-    scale = min(1.0, _THUMBNAIL_SIZE / max(photo.width, photo.height))
-    size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    size = fitting(photo.width, photo.height, _THUMBNAIL_SIZE)
     buffer = io.BytesIO()
     photo.rgb(size, reducing_gap=3.0).save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
