@@ -41,6 +41,7 @@ from fruits_assets.resources.published import Version
 from fruits_assets.stages.arrow import matrix
 from fruits_assets.stages.parquet import batches_of, opened, row_group
 from fruits_assets.stages.pca_features_csv import VECTOR_COLUMN
+from fruits_assets.stages.pca_model import VARIANCE_LEVELS, components_for
 from fruits_assets.stages.stored import StoredTable
 
 # Every photo is compared with every other: 3 s of two cores, and 0.5 ms of drawing for each that is drawn.
@@ -49,7 +50,6 @@ MAX_COMPARED, MAX_DRAWN = 24_000, 3_000
 _MAX_SHAPES = 1000
 _OUTLIERS, _PAIRS, _MISTAKES = 24, 12, 24
 _QUARANTINE_SHOWN, _KINDS_SHOWN, _KINDS_COUNTED = 50, 12, 1000
-_LEVELS = (0.80, 0.90, 0.95, 0.99)
 # Of files that were set aside, so many are looked at once more, none that is larger.
 _GLIMPSES, _GLIMPSE_BYTES, _GLIMPSE_PIXELS = 24, 8 * 1024**2, 64
 _ROWS_PER_BLOCK = 4096
@@ -207,9 +207,9 @@ def _explained_variance_ratio(model: Version) -> list[float]:
 
 def _levels(ratios: Sequence[float]) -> dict[str, int]:
     """How many components explain so much, where they do."""
-    cumulated = np.cumsum(ratios)
-    reached = {level: cumulated >= level - 1e-12 for level in _LEVELS}
-    return {f"{level:.0%}": int(enough.argmax()) + 1 for level, enough in reached.items() if enough.any()}
+    explained = np.cumsum(ratios)[-1]
+    reached = [level for level in VARIANCE_LEVELS if explained >= level - 1e-12]
+    return {f"{level:.0%}": components_for(np.asarray(ratios), level) for level in reached}
 
 
 def _pairs(photos: Photos, near: Neighbours, of_two_labels: bool) -> list[Pair]:
