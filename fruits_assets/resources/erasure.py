@@ -21,7 +21,7 @@ from fruits_assets.resources.published import (
     other_files,
     record_of,
 )
-from fruits_assets.resources.retention import RUNNING, Keep, remove_unkept
+from fruits_assets.resources.retention import RUNNING, Keep, remove_except, remove_unkept
 from fruits_assets.stages.parquet import TableWriter, batches_of, opened, row_group
 from fruits_assets.stages.pca_features_csv import CSV, PARQUET, write_results
 from fruits_assets.stages.stored import ROWS, Output, StoredFile, StoredTable
@@ -56,7 +56,7 @@ def erase(lake: Lake, paths: Sequence[str]) -> Erased:
     rows: dict[str, int] = {}
     renumbered: dict[tuple[str, int], int] = {}
     report = lake.place(REPORT)
-    had_report, n_bytes = report.exists(), _removed(report)
+    had_report, n_bytes = report.exists(), remove_except(report, set(), report)
     found = [version for place in lake.places() if (version := lake.find(place.name))]
     for version in _after_their_inputs(found):
         without = _without(version, set(paths), renumbered)
@@ -67,15 +67,6 @@ def erase(lake: Lake, paths: Sequence[str]) -> Erased:
     # What was never published, a run that failed may have left there.
     n_bytes += sum(remove_unkept(place, Keep(1, timedelta(0), timedelta(0))) for place in lake.places())
     return Erased({name: n for name, n in rows.items() if n}, n_bytes, had_report)
-
-
-def _removed(folder: UPath) -> int:
-    """Remove a folder; returns the bytes."""
-    if not folder.exists():
-        return 0
-    n_bytes: int = sum(info["size"] for info in folder.fs.find(folder.path, detail=True).values())
-    folder.fs.rm(folder.path, recursive=True)
-    return n_bytes
 
 
 def _after_their_inputs(versions: Iterable[Version]) -> list[Version]:

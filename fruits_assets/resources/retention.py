@@ -94,7 +94,7 @@ def remove_unkept(place: UPath, keep: Keep, run_id: str = "") -> int:
             name = version.name
             if name == LOG or name in names or name.rsplit("-", 1)[0] in others:
                 continue
-            n_bytes += _remove_except(version, {path for path in in_use if f"/{name}/" in f"/{path}"}, folder)
+            n_bytes += remove_except(version, {path for path in in_use if f"/{name}/" in f"/{path}"}, folder)
         if not others and (folder / LOG).exists():
             # A commit that was killed leaves its unfinished entry.
             n_bytes += sum(
@@ -127,7 +127,7 @@ def _kept(place: UPath, keep: Keep) -> list[Version]:
     return kept
 
 
-def _remove_except(folder: UPath, kept: set[str], root: UPath) -> int:
+def remove_except(folder: UPath, kept: set[str], root: UPath) -> int:
     """Remove a folder but for files of it, by their paths below `root`; returns the bytes."""
     n_bytes = 0
     for path, info in folder.fs.find(folder.path, detail=True).items():
