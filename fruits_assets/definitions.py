@@ -21,6 +21,7 @@ from fruits_assets.assets import (
 )
 from fruits_assets.jobs import fruits_pipeline, nightly
 from fruits_assets.resources.emr import EmrSpark
+from fruits_assets.resources.emr import settings as cluster
 from fruits_assets.resources.image_source import ImageSource
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import LocalSpark, SparkRunner, check_master
@@ -70,11 +71,7 @@ class FromEmrEnvironment(BaseSettings):
 EmrSettings = create_model(
     "EmrSettings",
     __base__=FromEmrEnvironment,
-    **{
-        name: (field.annotation, field)
-        for name, field in EmrSpark.model_fields.items()
-        if name != "data_uris"
-    },  # type: ignore[call-overload]
+    **{name: (field.annotation, field) for name, field in cluster.EmrSettings.model_fields.items()},  # type: ignore[call-overload]
 )
 
 

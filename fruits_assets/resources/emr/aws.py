@@ -69,6 +69,15 @@ class Aws:
         self._session = None
         self._clients = {}
 
+    def content(self, place: Mapping[str, str]) -> bytes | None:
+        """Of an object of S3, by its `Bucket` and `Key`, if it is there."""
+        try:
+            return bytes(self.s3.get_object(**place)["Body"].read())
+        except ClientError as error:
+            if not is_not_there(error):
+                raise
+            return None
+
     def patiently(
         self, what: str, call: Callable[[], Found], log: Log, patience_s: float, pause_s: float
     ) -> Found:

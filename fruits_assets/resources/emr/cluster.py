@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from botocore.exceptions import ClientError
-
-from fruits_assets.resources.emr.aws import ONE_CALL_S, Aws, Log, answered_at, is_not_there, may_pass
+from fruits_assets.resources.emr.aws import ONE_CALL_S, Aws, Log, answered_at, may_pass
 from fruits_assets.resources.emr.errors import ClusterGoneError, EmrError, reason
 from fruits_assets.resources.emr.lock import lock
 from fruits_assets.resources.emr.places import bucket_and_key, s3_uris
@@ -99,15 +97,12 @@ class Cluster:
             if not uri.startswith(self._settings.bootstrap_uri):
                 continue
             bucket, key = bucket_and_key(uri)
-            try:
-                content[uri] = self._aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-            except ClientError as error:
-                if not is_not_there(error):
-                    raise
+            if (file := self._aws.content({"Bucket": bucket, "Key": key})) is None:
                 raise EmrError(
                     f"'{uri}' is missing, which every node runs when it starts: aws s3 sync bootstrap "
                     f"{self._settings.bootstrap_uri.rstrip('/')}/"
-                ) from error
+                )
+            content[uri] = file
         return content
 
     def _find(self) -> str | None:

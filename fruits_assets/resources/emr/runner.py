@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import Field
 
 from fruits_assets.resources.emr.alive import SignOfLife
-from fruits_assets.resources.emr.aws import Aws, answered_at, is_not_there
+from fruits_assets.resources.emr.aws import Aws, answered_at
 from fruits_assets.resources.emr.cluster import ALIVE, Cluster
 from fruits_assets.resources.emr.code import upload_code
 from fruits_assets.resources.emr.errors import (
@@ -52,6 +53,10 @@ class EmrSpark(EmrSettings):
     step, so that a Dagster process that dies leaves nothing running.
     """
 
+    data_uris: dict[str, str] = Field(
+        default={}, description="Where photos and tables are, by the name of the setting."
+    )
+
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Refuse missing settings and places where the GDPR would not hold, before anything is started."""
         self.refuse_missing()
@@ -59,7 +64,7 @@ class EmrSpark(EmrSettings):
             cluster_request(self)
         places = self._places(Aws(self.region))
         places.refuse_region("FRUITS_EMR_REGION", self.region)
-        places.refuse(self.uris)
+        places.refuse(self.uris | self.data_uris)
 
     def run(
         self,
@@ -204,7 +209,7 @@ class EmrSpark(EmrSettings):
         # Spark sends the words of a Python script to stdout, both kinds, and its own to stderr.
         for name in ("stderr", "stdout"):
             place = {"Bucket": bucket, "Key": f"{folder}/{name}.gz"}
-            while (log := self._patiently(aws, context, lambda: _content(aws, place))) is None:  # noqa: B023
+            while (log := self._patiently(aws, context, lambda: aws.content(place))) is None:  # noqa: B023
                 if time.monotonic() > deadline:
                     break
                 time.sleep(self.poll_s)
@@ -241,19 +246,9 @@ class EmrSpark(EmrSettings):
         return aws.patiently("A call", call, context.log, 60 * self.patience_minutes, self.poll_s)
 
 
-def _content(aws: Aws, place: Mapping[str, str]) -> bytes | None:
-    """Of an object, if it is there."""
-    try:
-        return bytes(aws.s3.get_object(**place)["Body"].read())
-    except ClientError as error:
-        if not is_not_there(error):
-            raise
-        return None
-
-
 def _taken(aws: Aws, place: Mapping[str, str]) -> dict[str, Any]:
     """What a step has told, which is removed: it tells of photos."""
-    content = _content(aws, place)
+    content = aws.content(place)
     if content is None:
         return {}
     with suppress(BotoCoreError, ClientError):  # then the bucket's own rule does it

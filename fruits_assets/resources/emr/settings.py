@@ -11,7 +11,7 @@ from fruits_assets.resources.spark import SparkRunner
 
 
 class EmrSettings(SparkRunner):
-    """FRUITS_EMR_REGION and so on: an environment variable for every field but the last."""
+    """FRUITS_EMR_REGION and so on: an environment variable for every field."""
 
     region: str = Field(default="eu-west-3", description="AWS region of cluster and buckets.")
     allow_non_eu_region: bool = Field(
@@ -70,9 +70,6 @@ class EmrSettings(SparkRunner):
     log_wait_s: int = Field(
         default=360, ge=0, description="How long to wait for the log of a step that could not report."
     )
-    data_uris: dict[str, str] = Field(
-        default={}, description="Where photos and tables are, by the name of the setting."
-    )
 
     def refuse_missing(self) -> None:
         """Raise for settings that are missing or malformed.
@@ -100,9 +97,9 @@ class EmrSettings(SparkRunner):
 
     @property
     def uris(self) -> dict[str, str]:
-        """All places, by the name of the setting."""
+        """The places among them, by the name of the setting."""
         own = {name: getattr(self, name) for name in ("staging_uri", "log_uri", "bootstrap_uri")}
-        return {variable(name): uri for name, uri in own.items() if uri} | self.data_uris
+        return {variable(name): uri for name, uri in own.items() if uri}
 
 
 def variable(field: str) -> str:
