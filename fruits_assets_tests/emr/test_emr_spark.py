@@ -25,6 +25,7 @@ from pyspark.sql import SparkSession
 from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, resources
 from fruits_assets.resources.lake import Lake
 from fruits_assets_tests.emr.fake_emr import FakeEmr
+from fruits_assets_tests.emr.light_run import failure
 from fruits_assets_tests.graph import ANY_CLASSIFIER, Graph
 
 PROJECT = Path(__file__).parents[2]
@@ -66,15 +67,6 @@ class Project:
                 selection=assets,
                 raise_on_error=False,
             )
-
-
-def failure(result: dg.ExecuteInProcessResult) -> str:
-    """The message of the one failed step."""
-    assert not result.success
-    (event,) = result.filter_events(lambda event: event.is_step_failure)
-    error = event.step_failure_data.error
-    assert error is not None
-    return str(error.cause or error)
 
 
 @pytest.fixture
