@@ -23,23 +23,25 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from numpy.typing import NDArray
 
-RAW, MODEL, FEATURES, SCALED, PCA, RESULTS = (
+RAW, MODEL, FEATURES, SCALED, PCA, RESULTS, CLASSIFIER = (
     "raw_images",
     "mobilenet_model",
     "mobilenet_features",
     "scaled_features",
     "pca_model",
     "pca_features_csv",
+    "fruit_classifier",
 )
-ASSETS = (RAW, MODEL, FEATURES, SCALED, PCA, RESULTS)
+ASSETS = (RAW, MODEL, FEATURES, SCALED, PCA, RESULTS, CLASSIFIER)
 LOG, VERSIONS, RUNNING = "_delta_log", "_versions", "_running"
 CSV, PARQUET = "results.csv", "results.parquet"
 
 # An asset, the input whose images it has, one row each, and the columns by which these are told apart.
 _SAME_IMAGES = (
     (FEATURES, RAW, ("path", "label", "sha256")),
-    (SCALED, FEATURES, ("path", "label")),
+    (SCALED, FEATURES, ("path", "label", "sha256")),
     (RESULTS, SCALED, ("path", "label")),
+    (CLASSIFIER, SCALED, ("path", "label")),
 )
 _RECORD = "fruits_assets"
 _LOG_ENTRY = re.compile(r"\d{20}\.(json|crc|checkpoint\.parquet)|_last_checkpoint")
@@ -222,7 +224,7 @@ def _has_images_of_input(lake: Path, asset: str, source: str, columns: Sequence[
     if version is None:
         return True
     made_of = published(lake, source, version.record["inputs"][source])
-    if asset == RESULTS:
+    if asset in (RESULTS, CLASSIFIER):
         _check_model_is_of(lake, version, version.record["inputs"][source])
     if made_of is None or not made_of.is_there:
         return False
@@ -236,11 +238,11 @@ def _has_images_of_input(lake: Path, asset: str, source: str, columns: Sequence[
     return True
 
 
-def _check_model_is_of(lake: Path, results: Published, scaled: int) -> None:
-    number = results.record["inputs"][PCA]
+def _check_model_is_of(lake: Path, version: Published, scaled: int) -> None:
+    number = version.record["inputs"][PCA]
     model = published(lake, PCA, number)
     if model is None or model.record["inputs"][SCALED] != scaled:
-        raise TornError(f"version {results.number} of {RESULTS} is not of the features that its model is of")
+        raise TornError(f"version {version.number} of {version.folder} is not of the features of its model")
 
 
 def _rows_of(table: pa.Table) -> list[tuple[str, ...]]:

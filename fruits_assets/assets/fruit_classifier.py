@@ -27,7 +27,8 @@ TABLE = Table(
         "too few.",
         "predicted": "The most probable label.",
         "probability": "How probable that is, 0 to 1.",
-        "distance": "From the photo's scores to the nearest training photo that is not the same: Euclidean.",
+        "distance": "From the photo's scores to those of the nearest training photo that it was not kept "
+        "together with: Euclidean.",
     },
     lineage={
         "path": [("scaled_features", "path")],
@@ -64,7 +65,7 @@ class ClassifierConfig(dg.Config):
         "classifier looks better than it is with a fruit that it has never seen.",
     )
     refused_share: float = Field(
-        default=0.01,
+        default=0.02,
         ge=0,
         lt=0.5,
         description="Of photos of known kinds, this share is further from training than the threshold beyond "

@@ -186,10 +186,12 @@ def calibration(judged: Judged) -> list[dict[str, Any]]:
 def threshold(facts: Sequence[ClassifiedFacts], refused_share: float) -> float:
     """The distance beyond which a photo is like none of training.
 
-    Of photos like the n of validation, the share `refused_share`, 0 to 1, is further away: it is the distance
-    of rank (n + 1) (1 - refused_share) (split conformal prediction, Papadopoulos et al. 2002), or the last.
+    Of photos of known kinds, the share `refused_share`, 0 to 1, is further away: of the n photos of training
+    and validation, none of them compared with itself, it is the distance of rank (n + 1) (1 - refused_share)
+    as in conformal prediction (Papadopoulos et al. 2002), or the largest.
     """
-    distances = np.sort(np.concatenate([part.judged[VALIDATION].distance for part in facts]))
+    known = [part.judged[share].distance for part in facts for share in (TRAINING, VALIDATION)]
+    distances = np.sort(np.concatenate(known))
     rank = min(len(distances), math.ceil((len(distances) + 1) * (1 - refused_share)))
     return float(distances[rank - 1])
 

@@ -97,17 +97,16 @@ class Params:
 
 @dataclass(frozen=True)
 class FileOfPhotos:
-    """A file of scaled features, and of each of its n rows class and share, see `Split`, and its reference.
+    """A file of scaled features, and of each of its n rows class, share and unit: see `Split`.
 
-    `first` is the number of the first row among all photos; `own` (n,) that of the reference which is the
-    same photo, or -1.
+    `first` is the number of the first row among all photos.
     """
 
     file: StoredFile
     first: int
     classes: Numbers
     shares: Numbers
-    own: Numbers
+    units: Numbers
 
 
 def fruit_classifier(
@@ -116,8 +115,8 @@ def fruit_classifier(
     """Fit and save a Spark ML LogisticRegressionModel, and write what it says of every photo.
 
     The rows are path, label, share, predicted label, its probability, and the Euclidean distance of the
-    scores to the nearest reference with other content. `references` has the scores of training photos: they
-    tell which photos are most similar, and by their distance whether a photo is unlike all of them.
+    scores to the nearest reference that is not kept together with the photo. `references` has the scores of
+    training photos: they tell which are most similar, and by their distance whether a photo is unlike all.
 
     Scaler and components were fitted to all photos, those of validation and test included. They have seen no
     label, and of many photos each moves them little, but the accuracy is not quite that of photos which
@@ -138,7 +137,7 @@ def fruit_classifier(
     counts = ", ".join(f"{split.count(share):,} for {name}" for share, name in enumerate(SHARES))
     logger.info(f"{len(split.labels)} labels, photos: {counts}; labels left out: {len(split.left_out)}")
     chosen = chosen_references(photos, split, params.seed, MAX_REFERENCES)
-    tasks = _tasks(spark, table, photos, split, chosen)
+    tasks = _tasks(spark, table, split)
 
     with progress(spark, "projecting features", table.n_rows) as done:
         blocks = spread(spark, tasks).flatMap(_blocks(table.uri, components, done))
@@ -152,7 +151,8 @@ def fruit_classifier(
     saved = _saved(spark, fitted, f"{output.folder}/{MODEL}")
 
     with progress(spark, "classifying photos", table.n_rows) as done:
-        classify = _classified(table.uri, output, components, saved, references, split.labels, done)
+        units = split.units[chosen]
+        classify = _classified(table.uri, output, components, saved, references, units, split.labels, done)
         classified = spread(spark, tasks).map(classify).collect()
     facts = [of_file for _, of_file in classified]
     beyond = threshold(facts, params.refused_share)
@@ -172,12 +172,11 @@ def fruit_classifier(
             "n_photos": table.n_rows,
             "n_labels": len(split.labels),
             "n_left_out": sum(split.left_out.values()),
-            "n_units": split.n_units,
+            "n_units": len(np.unique(split.units)),
             "n_components": components.shape[1],
             "n_references": len(chosen),
             "regularisation": fitted.regularisation,
             "distance_threshold": beyond,
-            "validation_refused": refused(facts, VALIDATION, beyond),
             "test_refused": refused(facts, TEST, beyond),
             "labels": list(split.labels),
             "left_out": dict(split.left_out),
@@ -195,16 +194,12 @@ def photos_of(table: StoredTable) -> Photos:
     return Photos(*(rows[name].to_pylist() for name in _IDENTITY))
 
 
-def _tasks(
-    spark: SparkSession, table: StoredTable, photos: Photos, split: Split, chosen: Numbers
-) -> list[list[FileOfPhotos]]:
-    reference_of = {photos.contents[number]: i for i, number in enumerate(chosen.tolist())}
-    own = np.array([reference_of.get(content, -1) for content in photos.contents])
+def _tasks(spark: SparkSession, table: StoredTable, split: Split) -> list[list[FileOfPhotos]]:
     of_file: dict[StoredFile, FileOfPhotos] = {}
     first = 0
     for file in table.files:
         rows = slice(first, first + file.n_rows)
-        of_file[file] = FileOfPhotos(file, first, split.classes[rows], split.shares[rows], own[rows])
+        of_file[file] = FileOfPhotos(file, first, split.classes[rows], split.shares[rows], split.units[rows])
         first += file.n_rows
     return [[of_file[file] for file in part] for part in shares(spark, table)]
 
@@ -264,6 +259,7 @@ def _classified(
     components: Matrix,
     model: LogisticRegressionModel,
     references: Matrix,
+    their_units: Numbers,
     labels: Sequence[str],
     done: Accumulator[int],
 ) -> Callable[[Sequence[FileOfPhotos]], tuple[StoredFile, ClassifiedFacts]]:
@@ -282,7 +278,7 @@ def _classified(
                     share_names.take(pa.array(of_photos.shares[rows] % len(share_names))),
                     names.take(pa.array(log_p.argmax(axis=1))),
                     pa.array(np.exp(log_p.max(axis=1))),
-                    pa.array(nearest_distances(scores, references, of_photos.own[rows])),
+                    pa.array(nearest_distances(scores, of_photos.units[rows], references, their_units)),
                 ]
                 writer.write(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
                 done.add(batch.num_rows)

@@ -52,14 +52,14 @@ class Split:
 
     `labels` are those that take part, sorted. `classes` (n,) has the number in it of each photo's label,
     `shares` (n,) the number in `SHARES`; both are -1 where the label is left out. `left_out` counts the
-    photos of each of those, `n_units` the sets of photos that were kept together.
+    photos of each of those. `units` (n,) numbers, from 0 on, the sets of photos that were kept together.
     """
 
     labels: Sequence[str]
     classes: Numbers
     shares: Numbers
     left_out: Mapping[str, int]
-    n_units: int
+    units: Numbers
 
     def count(self, share: int) -> int:
         """How many photos it has."""
@@ -86,7 +86,7 @@ def split_photos(photos: Photos, cut: Cut) -> Split:
     share_of_unit = np.empty(n_units, np.int64)
     for of_label in np.split(order, np.cumsum(np.bincount(label_of_unit, minlength=len(names)))[:-1]):
         share_of_unit[of_label] = _cut(sizes[of_label], cut)
-    return _without_rare_labels([str(name) for name in names], classes, share_of_unit[units], n_units)
+    return _without_rare_labels([str(name) for name in names], classes, share_of_unit[units], units)
 
 
 def _cut(sizes: Numbers, cut: Cut) -> Numbers:
@@ -101,7 +101,7 @@ def _cut(sizes: Numbers, cut: Cut) -> Numbers:
     return shares
 
 
-def _without_rare_labels(labels: Sequence[str], classes: Numbers, shares: Numbers, n_units: int) -> Split:
+def _without_rare_labels(labels: Sequence[str], classes: Numbers, shares: Numbers, units: Numbers) -> Split:
     counts = np.zeros((len(labels), len(SHARES)), np.int64)
     np.add.at(counts, (classes, shares), 1)
     takes_part = (counts > 0).all(axis=1)
@@ -114,7 +114,7 @@ def _without_rare_labels(labels: Sequence[str], classes: Numbers, shares: Number
         classes,
         np.where(classes >= 0, shares, -1),
         left_out,
-        n_units,
+        units,
     )
 
 

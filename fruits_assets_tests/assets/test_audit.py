@@ -205,6 +205,21 @@ def test_a_model_whose_features_are_no_longer_kept_is_told_apart(
     assert "Materialize pca_model" in message
 
 
+def test_scaled_features_of_an_earlier_release_are_not_taken_for_damaged(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    """They lack the content's digest, by which photos are cut."""
+    graph = materialized.graph.copy(tmp_path)
+    for entry in (graph.lake_root / "scaled_features" / "_delta_log").glob("*.json"):
+        before = entry.read_text()
+        assert r"\"sha256\": \"string\", " in before
+        entry.write_text(before.replace(r"\"sha256\": \"string\", ", ""))
+    success, _, message = run(graph, ["fruit_classifier"])
+    assert not success
+    assert "lacks the column sha256. Materialize scaled_features and pca_model again" in message
+    assert not list(graph.lake_root.rglob("*.damaged"))
+
+
 def test_an_unchanged_graph_writes_nothing_and_says_so(materialized: Materialized, tmp_path: Path) -> None:
     graph = materialized.graph.copy(tmp_path)
     (graph.source / "Banana" / "broken.jpg").unlink()

@@ -25,6 +25,7 @@ from fruits_assets.stages import classifier_facts, fruit_classifier, ml_models, 
 from fruits_assets.stages.arrow import fixed_length_arrays
 from fruits_assets.stages.classifier_facts import Judged, wilson
 from fruits_assets.stages.fruit_classifier import CLASSES, MODEL, REFERENCES, Params
+from fruits_assets.stages.logistic_regression import log_probabilities
 from fruits_assets.stages.nearest import nearest_distances
 from fruits_assets.stages.photo_split import SHARES
 from fruits_assets.stages.stage import StageInputError
@@ -136,6 +137,21 @@ def test_anyone_can_load_the_model_and_gets_the_rows_of_the_table(
         assert found[row["path"]]["probability"] == pytest.approx(max(row["p"]), abs=1e-12)
 
 
+def test_the_saved_model_is_the_one_that_training_photos_ask_for(
+    ran: Ran, rows: pa.Table, inputs: dict[str, Stored]
+) -> None:
+    """At the minimum, the regularisation holds against what the photos pull at the coefficients."""
+    model = LogisticRegressionModel.load(f"{ran.folder}/{MODEL}")
+    coefficients = model.coefficientMatrix.toArray()
+    found = by_path(ran)
+    training = np.array([found[path]["share"] == "training" for path in rows["path"].to_pylist()])
+    scores = scores_of(rows, inputs)[training]
+    p = np.exp(log_probabilities(scores @ coefficients.T + model.interceptVector.toArray()))
+    labels = rows["label"].filter(pa.array(training)).to_pylist()
+    pull = (np.eye(3)[[LABELS.index(label) for label in labels]] - p).T @ scores / len(scores)
+    np.testing.assert_allclose(pull, ran.result.metadata["regularisation"] * coefficients, atol=1e-6)
+
+
 def test_its_numbers_are_there_for_those_without_spark(
     ran: Ran, rows: pa.Table, inputs: dict[str, Stored]
 ) -> None:
@@ -147,9 +163,9 @@ def test_its_numbers_are_there_for_those_without_spark(
     found = by_path(ran)
     said = [LABELS[i] for i in margins.argmax(axis=1)]
     assert said == [found[path]["predicted"] for path in rows["path"].to_pylist()]
-    distances = sorted(row["distance"] for row in found.values() if row["share"] == "validation")
-    # Of 18 photos none can be the one of twenty.
-    assert classes["distance_threshold"] == distances[-1]
+    known = [row["distance"] for row in found.values() if row["share"] in ("training", "validation")]
+    # A twentieth of photos like these 72 are further away.
+    assert classes["distance_threshold"] == sorted(known)[69]
 
 
 def test_distances_are_to_the_nearest_other_reference(
@@ -203,6 +219,22 @@ def test_other_files_of_the_same_photos_give_the_same_classifier(
         assert found[path]["probability"] == pytest.approx(row["probability"], abs=1e-6)
         assert found[path]["distance"] == pytest.approx(row["distance"], rel=1e-6)
     assert list(by_path(other, REFERENCES)) == list(by_path(ran, REFERENCES))
+
+
+def test_frames_of_one_object_are_not_compared_with_each_other(
+    spark: SparkSession, inputs: dict[str, Stored], ran: Ran, tmp_path: Path
+) -> None:
+    # Of 30 photos in a row ten are of one object.
+    pattern = Params(None, 0.2, 0.2, 0, r"^(.*/.*)\d\.jpg$", 0.05)
+    grouped = run(spark, inputs, tmp_path, pattern)
+    object_of = {path: path[:-5] for path in by_path(grouped)}
+    scores = {path: np.array(row["pca_features"]) for path, row in by_path(grouped, REFERENCES).items()}
+    for path in scores:
+        others = [other for other in scores if object_of[other] != object_of[path]]
+        nearest = min(np.linalg.norm(scores[path] - scores[other]) for other in others)
+        assert by_path(grouped)[path]["distance"] == pytest.approx(nearest)
+    assert grouped.result.metadata["n_units"] == 10
+    assert ran.result.metadata["n_units"] == 92
 
 
 def test_the_first_components_are_used_and_no_more_than_there_are(
@@ -280,10 +312,13 @@ def test_calibration_compares_what_was_said_with_what_was_right() -> None:
 def test_the_threshold_is_beyond_all_but_the_configured_share(n: int, share: float, rank: int) -> None:
     distances = np.random.default_rng(0).permutation(n).astype(np.float64) + 1
     none = judged([], [])
-    validation = Judged(np.zeros(n, np.int64), np.zeros(n, np.int64), np.ones(n), distances)
-    facts = classifier_facts.ClassifiedFacts({0: none, 1: validation, 2: none}, [])
+    first, second = (
+        Judged(np.zeros(len(part), np.int64), np.zeros(len(part), np.int64), np.ones(len(part)), part)
+        for part in (distances[:7], distances[7:])
+    )
+    facts = classifier_facts.ClassifiedFacts({0: first, 1: second, 2: none}, [])
     assert classifier_facts.threshold([facts], share) == rank
-    assert classifier_facts.refused([facts], 1, rank) == pytest.approx((n - rank) / n)
+    assert classifier_facts.refused([facts], 1, rank) == pytest.approx((distances[7:] > rank).mean())
 
 
 def test_nearest_distances_are_exact_though_the_points_are_far_from_zero() -> None:
@@ -291,8 +326,9 @@ def test_nearest_distances_are_exact_though_the_points_are_far_from_zero() -> No
     references = 1e4 + rng.normal(size=(700, 5))
     scores = 1e4 + rng.normal(size=(600, 5))
     scores[7] = references[3]
-    own = np.full(600, -1)
-    own[7] = 3
+    their_units, units = rng.integers(0, 300, 700), rng.integers(0, 400, 600)
+    units[7] = their_units[3]
     apart = np.linalg.norm(scores[:, None] - references[None], axis=2)
-    apart[7, 3] = np.inf
-    np.testing.assert_allclose(nearest_distances(scores, references, own), apart.min(axis=1), rtol=1e-4)
+    apart[units[:, None] == their_units] = np.inf
+    found = nearest_distances(scores, units, references, their_units)
+    np.testing.assert_allclose(found, apart.min(axis=1), rtol=1e-4)

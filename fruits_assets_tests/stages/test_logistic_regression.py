@@ -114,6 +114,16 @@ def test_the_regularisation_is_the_one_with_the_least_loss_on_validation(
     assert losses[-2] == pytest.approx(-np.log(p).mean(), abs=1e-2)
 
 
+def test_a_weaker_regularisation_that_gains_next_to_nothing_is_not_taken(
+    spark: SparkSession, photos: Scored
+) -> None:
+    apart = photos._replace(scores=photos.scores + 200 * np.eye(N_LABELS, N_SCORES)[photos.classes])
+    fitted = fit(divided(spark, apart, 2, HERE), N_LABELS)
+    last, before = fitted.tried[-1], fitted.tried[-2]
+    assert before.validation_loss - 1e-3 < last.validation_loss < before.validation_loss
+    assert fitted.regularisation == before.regularisation
+
+
 def test_gradient_and_curvature_are_those_of_the_loss(photos: Scored) -> None:
     rng = np.random.default_rng(3)
     weights = rng.normal(size=(N_LABELS, N_SCORES + 1)) / 10
