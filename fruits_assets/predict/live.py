@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Published:
-    """A predictor and the photos that it knows; `names` of the versions of photos and classifier."""
+    """A predictor and the photos that it knows; `names` of the versions of classifier and photos."""
 
     predictor: Predictor
     photos: LakePhotos
@@ -60,23 +60,25 @@ class Live:
         """Take what is published; a classifier that cannot be used leaves the one before it in use."""
         before, said = self._published, ""
         try:
-            images = self._lake.current(PHOTOS)
-            predictor = before.predictor if before else None
-            names = images.name, before.names[1] if before else ""
+            predictor, classifier_name = (before.predictor, before.names[0]) if before else (None, "")
             try:
                 classifier = self._lake.current(CLASSIFIER)
-                if classifier.name != names[1]:
-                    predictor = Predictor.of(self._lake)
+                if classifier.name != classifier_name:
+                    predictor, classifier_name = Predictor.of(self._lake), classifier.name
                     predictor.warm_up()
-                    names = images.name, classifier.name
                     logger.warning("answers are by %s", predictor.versions)
             except (LakeError, StageInputError) as error:
                 said = str(error)
+            # Also of a classifier that stays: what is erased is not to be shown any more.
+            images = self._lake.current(PHOTOS)
+            names = classifier_name, images.name
             if predictor and (before is None or names != before.names):
                 known = set(predictor.references.rows["sha256"].to_pylist())
                 self._published = Published(predictor, LakePhotos(images.table, known), names)
         except (LakeError, StageInputError) as error:
-            said = str(error)
+            said = said or str(error)
+        except Exception as error:  # fsspec's file systems share no class of errors
+            said = f"The lake '{self._lake.root}' cannot be read: {type(error).__name__}: {error}"
         if said and said != self._said:
             logger.warning(said)
         self._said = said

@@ -178,7 +178,7 @@ class Predictor:
         return cls(
             versions={asset: version.number for asset, version in used.items()},
             network=(UPath(used["mobilenet_model"].folder) / FLATBUFFER).read_bytes(),
-            scaling=Scaling.saved(UPath(used["scaled_features"].folder) / SCALER),
+            scaling=Scaling.saved(f"{used['scaled_features'].folder}/{SCALER}"),
             components=_components(used["pca_model"].table),
             classifier=Classifier(
                 classes["labels"],

@@ -258,8 +258,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
         listening = socket.create_server((options.host, options.port), family=family)
-    except OSError as error:
-        print(f"{options.host}:{options.port}: {error.strerror}. See --host and --port.", file=sys.stderr)
+    except (OSError, OverflowError) as error:
+        print(f"Cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
         return 1
     live = Live(LakeReader(from_environment(LakeSettings).lake))
     with suppress(LakeError):  # which is in the log by then; the next run may mend it

@@ -96,7 +96,7 @@ def _without(version: Version, paths: set[str], renumbered: Mapping[tuple[str, i
     has_none = all(list(files) == list(version.table_of(table).files) for table, files in tables.items())
     if has_none and inputs == version.inputs:
         return version
-    _copy_other_files(version, output)
+    _copy_other_files(version, output, with_facts=has_none)
     if version.asset == "pca_features_csv":
         tables[ROWS] = [_results_of(tables[ROWS], output)]
     numbers = {
@@ -147,12 +147,12 @@ def _batches_without(uri: str, schema: pa.Schema, paths: set[str]) -> Iterator[p
                 yield batch.filter(pa.array(stay))
 
 
-def _copy_other_files(version: Version, output: Output) -> None:
-    """All but rows, facts, which show photos and name them, and the results, which are written anew."""
+def _copy_other_files(version: Version, output: Output, with_facts: bool) -> None:
+    """All but rows and the results, which are written anew, and facts where these may tell of the photos."""
     folder = UPath(version.folder)
     rows = {file.path.rsplit("/", 1)[1] for file in version.table.files}
     for name in version.other_files:
-        if name not in (FACTS, *_RESULTS, *rows):
+        if name not in (*_RESULTS, *rows) and (with_facts or name != FACTS):
             target = UPath(output.folder) / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((folder / name).read_bytes())

@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Self
 
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from upath import UPath
 
 # The folder of a version of `scaled_features` that has the Spark ML StandardScalerModel.
 SCALER = "standard_scaler_model"
@@ -30,17 +30,18 @@ class Scaling:
         return cls(mean if with_mean else np.zeros_like(mean), factor)
 
     @classmethod
-    def saved(cls, folder: UPath) -> Self:
+    def saved(cls, uri: str) -> Self:
         """Of a saved StandardScalerModel, without Spark.
 
         `metadata` is a line of JSON with the parameters, `data` a row of Parquet whose vectors are structs as
         `VectorUDT` of pyspark.ml.linalg writes them, in Spark 3.5 as in 4; this project's are dense.
         """
-        (metadata,) = (folder / "metadata").glob("part-*")
-        (data,) = (folder / "data").glob("part-*.parquet")
-        told = json.loads(metadata.read_text(encoding="utf-8"))
+        filesystem, folder = fsspec.url_to_fs(uri)
+        (metadata,) = filesystem.glob(f"{folder}/metadata/part-*")
+        (data,) = filesystem.glob(f"{folder}/data/part-*.parquet")
+        told = json.loads(filesystem.cat_file(metadata))
         params = {**told["defaultParamMap"], **told["paramMap"]}
-        with data.open("rb") as file:
+        with filesystem.open(data, "rb") as file:
             (row,) = pq.ParquetFile(file).read().to_pylist()
         mean, std = (np.array(row[name]["values"], np.float64) for name in ("mean", "std"))
         return cls.of(mean, std, params["withMean"], params["withStd"])

@@ -213,7 +213,7 @@ def test_an_unchanged_graph_writes_nothing_and_says_so(materialized: Materialize
     result = graph.materialize()
     after = {path: path.stat().st_mtime_ns for path in graph.lake_root.rglob("*") if path.is_file()}
     assert after == before
-    assert len(result.get_asset_materialization_events()) == 7
+    assert len(result.get_asset_materialization_events()) == 8
     assert all(check.passed for check in result.get_asset_check_evaluations())
     (event,) = result.asset_materializations_for_node("raw_images")
     assert (event.metadata["read"].value, event.metadata["unchanged"].value) == (0, 38)

@@ -161,7 +161,7 @@ def test_the_whole_graph_on_a_cluster_gives_what_a_local_run_gives(
     job = project.command(
         *("job", "execute", "-m", "fruits_assets.definitions", "-j", "fruits_pipeline", "-c", str(config))
     )
-    output, _ = job.communicate(timeout=400)
+    output, _ = job.communicate(timeout=800)
     assert job.returncode == 0, output
 
     # One cluster, a step for every asset that needs Spark, and their progress in Dagster's log.

@@ -63,14 +63,19 @@ def start_cluster(bucket: str, **request: Any) -> str:
     return str(response["JobFlowId"])
 
 
-def add_step(cluster_id: str, *args: str) -> str:
-    """Queue one command; the step's id."""
-    step = {
+def step_of(*args: str) -> dict[str, Any]:
+    """A step of one command."""
+    return {
         "Name": args[0],
         "ActionOnFailure": "CONTINUE",
         "HadoopJarStep": {"Jar": "command-runner.jar", "Args": list(args)},
     }
-    return str(boto3.client("emr").add_job_flow_steps(JobFlowId=cluster_id, Steps=[step])["StepIds"][0])
+
+
+def add_step(cluster_id: str, *args: str) -> str:
+    """Queue one command; the step's id."""
+    answer = boto3.client("emr").add_job_flow_steps(JobFlowId=cluster_id, Steps=[step_of(*args)])
+    return str(answer["StepIds"][0])
 
 
 def describe_step(cluster_id: str, step_id: str) -> dict[str, Any]:
@@ -207,13 +212,13 @@ def test_cancelled_steps_end_with_all_that_they_started(fake_emr: FakeEmr, bucke
 def test_a_cluster_that_fails_says_why(fake_emr: FakeEmr, bucket: str) -> None:
     message = "On the primary instance (i-1), bootstrap action 1 returned a non-zero return code"
     fake_emr.fail_next_cluster("BOOTSTRAP_FAILURE", message)
-    failing, sound = start_cluster(bucket), start_cluster(bucket)
-    step_id = add_step(failing, "true")
+    failing, sound = start_cluster(bucket, Steps=[step_of("true")]), start_cluster(bucket)
+    (step,) = fake_emr.steps(failing)
     fake_emr.wait_for(failing, "TERMINATED_WITH_ERRORS")
     fake_emr.wait_for(sound, "WAITING")
     status = boto3.client("emr").describe_cluster(ClusterId=failing)["Cluster"]["Status"]
     assert status["StateChangeReason"] == {"Code": "BOOTSTRAP_FAILURE", "Message": message}
-    assert describe_step(failing, step_id)["Status"]["State"] == "CANCELLED"
+    assert describe_step(failing, step.id)["Status"]["State"] == "CANCELLED"
     with pytest.raises(ClientError, match="may not be modified"):
         add_step(failing, "true")
 
