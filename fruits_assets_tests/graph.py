@@ -29,6 +29,9 @@ ODD_NAMES = [
     "🍎.jpg",
     "'single';$.jpg",
 ]
+_PER_LABEL = 4
+# Of the whole graph's source: of the seven labels of the samples, and the odd ones.
+N_IMAGES = 7 * _PER_LABEL + len(ODD_NAMES)
 # Untrained, the network tells fruits apart hardly better than by chance.
 ANY_CLASSIFIER = {
     "fruit_classifier": {"min_errors_avoided": 0.0, "min_accuracy": 0.0, "max_calibration_error": 1.0}
@@ -92,7 +95,7 @@ class Graph:
         return rows.sort_by("path") if "path" in rows.column_names else rows
 
 
-def sample_source(folder: Path, images_per_label: int = 4) -> Path:
+def sample_source(folder: Path, images_per_label: int = _PER_LABEL) -> Path:
     """A few of the sample images of each label, and one label whose names are odd."""
     for label in sorted(SAMPLE_IMAGES.iterdir()):
         (folder / label.name).mkdir(parents=True)

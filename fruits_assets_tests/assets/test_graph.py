@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from fruits_assets.assets.raw_images import TABLE as RAW_TABLE
 from fruits_assets.definitions import SAMPLE_IMAGES, defs
 from fruits_assets.stages.moments import moments_of
-from fruits_assets_tests.graph import ODD_NAMES, Graph, Materialized
+from fruits_assets_tests.graph import N_IMAGES, ODD_NAMES, Graph, Materialized
 
 ASSETS = [
     "raw_images",
@@ -30,7 +30,6 @@ ASSETS = [
     "fruit_classifier",
     "run_report",
 ]
-N_IMAGES = 28 + len(ODD_NAMES)
 
 
 def test_every_asset_is_published_with_its_rows_and_passes_its_checks(materialized: Materialized) -> None:

@@ -24,10 +24,9 @@ from fruits_assets.resources.published import Version
 from fruits_assets.stages.parquet import write_rows
 from fruits_assets.stages.stage import StageResult
 from fruits_assets.stages.stored import ROWS
-from fruits_assets_tests.graph import ODD_NAMES, Graph, Materialized
+from fruits_assets_tests.graph import N_IMAGES, Graph, Materialized
 
 PHOTO = "Lemon/r_0_100.jpg"
-N_IMAGES = 28 + len(ODD_NAMES)
 
 
 def html(graph: Graph) -> str:
@@ -191,10 +190,26 @@ def publish_classifier(graph: Graph, inputs: dict[str, Version]) -> None:
         )
 
 
+def test_the_report_of_the_first_run_has_the_classifiers_test(materialized: Materialized) -> None:
+    rows = [row for row in materialized.graph.rows("fruit_classifier").to_pylist() if row["share"] == "test"]
+    confusion = data(materialized.graph)["confusion"]
+    numbers = confusion["labels"]
+    for label in numbers:
+        for predicted in numbers:
+            n = sum((row["label"], row["predicted"]) == (label, predicted) for row in rows)
+            assert confusion["values"][numbers.index(label)][numbers.index(predicted)] == n
+    assert sum(map(sum, confusion["values"])) == len(rows)
+    n_wrong = sum(row["label"] != row["predicted"] for row in rows)
+    assert html(materialized.graph).count("taken for <b>") == n_wrong
+
+
 def test_the_classifier_is_in_the_report_if_it_is_of_the_same_features(
     materialized: Materialized, tmp_path: Path
 ) -> None:
     graph = materialized.graph.copy(tmp_path)
+    shutil.rmtree(graph.lake_root / "fruit_classifier")
+    graph.materialize(["run_report"])
+    assert "Worst mistakes" not in html(graph)
     inputs = {name: graph.lake.current(name) for name in ("scaled_features", "pca_model")}
     publish_classifier(graph, inputs)
     graph.materialize(["run_report"])
