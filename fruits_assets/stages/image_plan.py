@@ -15,7 +15,7 @@ import pyarrow as pa
 from fruits_assets.stages.image_rows import SCHEMA
 from fruits_assets.stages.listing import ListedFile
 from fruits_assets.stages.parquet import DamagedFileError, TableWriter, batches_of, refuse_damaged
-from fruits_assets.stages.plan import cut, kept_together
+from fruits_assets.stages.plan import cut, file_bytes, kept_together
 from fruits_assets.stages.sorting import Sorted
 from fruits_assets.stages.stage import logger
 from fruits_assets.stages.stored import Output, StoredFile, StoredTable
@@ -47,11 +47,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """The tasks of a run; `to_read` is the URI of a list of the files of the source that have to be read."""
+    """The tasks of a run; `to_read` is the URI of a list of the files of the source that have to be read.
+
+    `file_bytes`: of photos that were read, so many go into a file of the table.
+    """
 
     tasks: Sequence[Task]
     to_read: str
     n_to_read: int
+    file_bytes: int
 
 
 def planned(previous: StoredTable, listing: Sorted[ListedFile], output: Output, n_cores: int) -> Plan:
@@ -84,6 +88,7 @@ def planned(previous: StoredTable, listing: Sorted[ListedFile], output: Output, 
         ],
         f"{output.asset}/{writer.file.path}" if writer.file else "",
         len(sizes),
+        file_bytes(sum(sizes)),
     )
 
 

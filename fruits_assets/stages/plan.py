@@ -16,6 +16,8 @@ PREVIOUS = "previous"
 LAST = "last"
 
 FILE_BYTES = 128 * 1024**2
+# Of a file in which one row has changed, all others are written again.
+_FILES_OF_TABLE, _MIN_FILE_BYTES = 64, 1024**2
 _TASKS_PER_CORE = 16
 # Sizes stand for work: a megabyte of photos takes some 15 ms to decode, and a task 50 ms to begin and end.
 # So no task has much less than the first of these, nor, where there is little to do, than the second.
@@ -50,6 +52,11 @@ def cut(
         weight += more
     if start < len(sizes_bytes):
         yield range(start, len(sizes_bytes))
+
+
+def file_bytes(total_bytes: int) -> int:
+    """How large a file of so many bytes of new rows becomes: a change costs little, and files stay few."""
+    return min(max(total_bytes // _FILES_OF_TABLE, _MIN_FILE_BYTES), FILE_BYTES)
 
 
 def kept_together(files: Iterable[StoredFile]) -> tuple[list[StoredFile], list[list[StoredFile]]]:

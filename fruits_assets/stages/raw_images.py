@@ -1,7 +1,7 @@
 """Read a tree of image files into a table: checked, without personal metadata, the bad ones set aside.
 
-The listing plans the writes: a task reads a range of it and writes a file of the table. The bytes of a
-photo are in one worker and then in that file; Spark never moves, sorts or keeps them.
+The listing plans the writes: a task reads a range of it and writes files of the table. The bytes of a
+photo are in one worker and then in its file; Spark never moves, sorts or keeps them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fruits_assets.stages.image_plan import TO_READ_SCHEMA, Task, planned
 from fruits_assets.stages.image_rows import QUARANTINE_SCHEMA, SCHEMA, image_rows
 from fruits_assets.stages.listing import ListedFile, listing_of, too_few
 from fruits_assets.stages.parquet import TableWriter, remove, rows_of, spread, write_rows
-from fruits_assets.stages.plan import LAST, PREVIOUS
+from fruits_assets.stages.plan import FILE_BYTES, LAST, PREVIOUS
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
 from fruits_assets.stages.stored import ROWS, Output, Stored, StoredFile, StoredTable
@@ -44,10 +44,10 @@ class Params:
 
 @dataclass(frozen=True)
 class Done:
-    """What a task wrote: a file of images, if any is readable, and one of those that are not."""
+    """What a task wrote: files of images, and what is in each; a file of those that are not readable, if any."""
 
-    images: StoredFile | None
-    facts: ImageFacts | None
+    images: Sequence[StoredFile]
+    facts: Sequence[ImageFacts]
     quarantine: StoredFile | None
     reasons: Sequence[Mapping[str, str]]
 
@@ -77,12 +77,12 @@ def raw_images(
         fingerprint = listing.fingerprint()
         plan = planned(previous, listing.files, output, spark.sparkContext.defaultParallelism)
     with progress(spark, "reading images", plan.n_to_read) as done:
-        work = _Work(params.source, previous.uri, output, plan.to_read, done)
+        work = _Work(params.source, previous.uri, output, plan.to_read, plan.file_bytes, done)
         results = spread(spark, plan.tasks).map(work).collect()
     if plan.to_read:
         remove(plan.to_read)
-    table = StoredTable(output.asset, [result.images for result in results if result.images])
-    facts = [result.facts for result in results if result.facts]
+    table = StoredTable(output.asset, [file for result in results for file in result.images])
+    facts = [of_file for result in results for of_file in result.facts]
     quarantine = [result.quarantine for result in results if result.quarantine]
     reasons = list(itertools.chain.from_iterable(result.reasons for result in results))[:_REASONS_SHOWN]
     if table.n_rows < 2:
@@ -120,22 +120,38 @@ class _Work:
     previous: str
     output: Output
     to_read: str
+    file_bytes: int
     done: Accumulator[int]
 
     def __call__(self, task: Task) -> Done:
         if task.kept:
-            return Done(task.kept, facts_of(f"{self.previous}/{task.kept.path}"), None, ())
+            return Done([task.kept], [facts_of(f"{self.previous}/{task.kept.path}")], None, ())
         quarantine: list[dict[str, str]] = []
-        with TableWriter(self.output, SCHEMA) as writer:
-            rows = self._read(task.to_read, quarantine) if task.to_read else self._copied(task.copied)
-            for batch in rows:
-                writer.write(batch)
-        images, set_aside = writer.file, None
+        if task.to_read:
+            images = self._written(self._read(task.to_read, quarantine), self.file_bytes)
+        else:
+            images = self._written(self._copied(task.copied), FILE_BYTES)
+        set_aside = None
         if quarantine:
             unreadable = pa.Table.from_pylist(quarantine, QUARANTINE_SCHEMA)
             set_aside = write_rows(self.output, unreadable, QUARANTINE)
-        facts = facts_of(f"{self.output.asset}/{images.path}") if images else None
+        facts = [facts_of(f"{self.output.asset}/{file.path}") for file in images]
         return Done(images, facts, set_aside, quarantine[:_REASONS_SHOWN])
+
+    def _written(self, rows: Iterator[pa.RecordBatch], file_bytes: int) -> list[StoredFile]:
+        """The files that the rows have become, of hardly more than so many bytes each."""
+        files = []
+        for first in rows:
+            with TableWriter(self.output, SCHEMA) as writer:
+                room = file_bytes
+                for batch in itertools.chain([first], rows):
+                    writer.write(batch)
+                    room -= batch.nbytes
+                    if room <= 0:
+                        break
+            assert writer.file
+            files.append(writer.file)
+        return files
 
     def _read(self, numbers: range, quarantine: list[dict[str, str]]) -> Iterator[pa.RecordBatch]:
         """Row groups of the readable files; the other ones' reasons go to `quarantine`."""
@@ -148,7 +164,7 @@ class _Work:
                 quarantine.append(row)
                 continue
             rows.append(row)
-            if sum(row["bytes"] for row in rows) >= ROW_GROUP_BYTES:
+            if sum(row["bytes"] for row in rows) >= min(ROW_GROUP_BYTES, self.file_bytes):
                 yield _emptied(rows)
             del row
         if rows:

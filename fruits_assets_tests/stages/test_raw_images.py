@@ -397,7 +397,8 @@ def named_by(*runs: Ran) -> set[str]:
 def test_many_small_images_become_one_file_that_feeds_several_tasks(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "_MIN_TASK_BYTES", plan.FILE_BYTES)
+    for least in ("_MIN_TASK_BYTES", "_MIN_FILE_BYTES"):
+        monkeypatch.setattr(plan, least, plan.FILE_BYTES)
     for i in range(300):
         write_noise(tmp_path / "source" / str(i % 3) / f"{i}.bmp", size=160, seed=i)
     ran = run_stage(spark, raw_images, {}, tmp_path / "output", Params(source=str(tmp_path / "source")))
@@ -409,8 +410,9 @@ def test_many_small_images_become_one_file_that_feeds_several_tasks(
 
 
 def test_every_task_writes_a_file_of_its_own_that_is_worth_its_start(
-    spark: SparkSession, tmp_path: Path
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(plan, "_MIN_FILE_BYTES", plan.FILE_BYTES)
     for i in range(120):
         write_noise(tmp_path / "source" / str(i % 3) / f"{i}.bmp", size=160, seed=i)
     run_of_all = run(spark, tmp_path / "source", tmp_path / "output")
@@ -418,6 +420,22 @@ def test_every_task_writes_a_file_of_its_own_that_is_worth_its_start(
     assert len(files) >= spark.sparkContext.defaultParallelism
     assert min(map(len, files[:-1])) > 5
     assert [path for paths in files for path in paths] == sorted(run_of_all.images)
+
+
+def test_a_vanished_image_costs_little_of_a_table_that_few_tasks_wrote(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    for i in range(120):
+        write_noise(tmp_path / "source" / f"{i:03}.bmp", size=160, seed=i)
+    first = run_version(spark, tmp_path / "source", "1")
+    assert [path for paths in file_paths(first) for path in paths] == [f"{i:03}.bmp" for i in range(120)]
+    (tmp_path / "source" / "060.bmp").unlink()
+    second = run_version(spark, tmp_path / "source", "2", previous=first)
+    written = [file for file in second.table().files if file not in first.table().files]
+    assert sum(file.size_bytes for file in written) < 0.2 * sum(
+        file.size_bytes for file in first.table().files
+    )
+    assert second.result.row_count == 119
 
 
 def test_a_large_table_is_split_by_path(
