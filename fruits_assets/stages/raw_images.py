@@ -44,7 +44,7 @@ class Params:
 
 @dataclass(frozen=True)
 class Done:
-    """What a task wrote: files of images, and what is in each; a file of those that are not readable, if any."""
+    """What a task wrote: files of images, what is in each, and a file of those that are not readable."""
 
     images: Sequence[StoredFile]
     facts: Sequence[ImageFacts]
