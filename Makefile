@@ -13,7 +13,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 # `dagster job execute` announces its successor, which needs one more package, at every call.
 export PYTHONWARNINGS := ignore
 
-.PHONY: run predict app report test test-emr test-others ui erase emr-down lint format clean
+.PHONY: run predict app report test test-emr ui erase emr-down lint format clean
 
 run: $(VENV)/run java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
 	$(BIN)/dagster job execute -m fruits_assets.definitions -j fruits_pipeline $(if $(CONFIG),-c $(CONFIG))
@@ -29,16 +29,12 @@ predict: $(VENV)/run ## what fruit is on PHOTO=<photo or folder>
 app: $(VENV)/run ## the same as a page for phones on http://127.0.0.1:8000
 	@$(BIN)/fruits app
 
-# Those of Amazon EMR wait for a pretended cluster most of the time, so the others run meanwhile.
+# Three processes for two cores, as many tests wait; files that take long come first.
 test: $(VENV)/dev java ## all tests
-	@echo "Two sets of tests run side by side; each reports when it is done, after about eight minutes."
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-emr test-others
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder --durations=15
 
 test-emr: $(VENV)/dev java ## only those of Amazon EMR
 	$(BIN)/pytest $(EMR_TESTS)
-
-test-others: $(VENV)/dev java ## all but those of Amazon EMR
-	$(BIN)/pytest $(EMR_TESTS:%=--ignore=%)
 
 ui: $(VENV)/run java ## the Dagster UI on http://127.0.0.1:3000
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,18 +64,27 @@ def spark(s3: str) -> SparkSession:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _cache_of_this_run(shared_folder: Path) -> Iterator[None]:
     """What a user's processes share between lakes, empty at first."""
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        environment.setenv("XDG_CACHE_HOME", str(shared_folder / "cache"))
         yield
 
 
 @pytest.fixture(scope="session")
-def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConversionReport]:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for all processes among which the tests are divided, of this run only."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def network(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConversionReport]:
     """The untrained network, converted once for the whole run."""
     folder = tmp_path_factory.mktemp("network")
-    return folder, converted("untrained", identity("untrained"), folder, print)
+    with (shared_folder / "converting").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return folder, converted("untrained", identity("untrained"), folder, print)
 
 
 @pytest.fixture(scope="session")

@@ -141,7 +141,7 @@ def test_a_cancelled_run_is_told_as_cancelled_and_leaves_a_session_that_works(
                 stops.append(1)
                 stop = lambda: (time.sleep(2), os.kill(os.getpid(), {number.value}))
                 threading.Thread(target=stop).start()
-                spark.sparkContext.parallelize([0], 1).foreach(lambda _: time.sleep(60))
+                spark.sparkContext.parallelize([0], 1).foreach(lambda _: time.sleep(10))
             return nothing(spark, inputs, output, params)
         """,
         tmp_path,
