@@ -10,6 +10,7 @@ from pydantic import create_model, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fruits_assets.assets import (
+    aws_bill,
     fruit_classifier,
     mobilenet_features,
     mobilenet_model,
@@ -19,9 +20,10 @@ from fruits_assets.assets import (
     run_report,
     scaled_features,
 )
-from fruits_assets.jobs import fruits_pipeline, nightly
+from fruits_assets.jobs import compare_costs, every_evening, fruits_pipeline, nightly
 from fruits_assets.resources.emr import EmrSpark
 from fruits_assets.resources.emr import settings as cluster
+from fruits_assets.resources.emr.cost import CostExplorer
 from fruits_assets.resources.image_source import ImageSource
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import LocalSpark, SparkRunner, check_master
@@ -131,11 +133,46 @@ GRAPH = dg.load_assets_from_modules(
     include_specs=True,
 )
 
-defs = dg.Definitions(
-    assets=GRAPH,
-    jobs=[fruits_pipeline],
-    schedules=[nightly],
-    sensors=[source_changed],
-    resources=resources(from_environment(Settings)),
-    executor=dg.in_process_executor,
-)
+
+def definitions(settings: Settings) -> dg.Definitions:
+    """The graph and what starts it; with FRUITS_EMR_REAL_COST also what asks AWS for its cost."""
+    given = resources(settings)
+    graph = dg.Definitions(
+        assets=GRAPH,
+        jobs=[fruits_pipeline],
+        schedules=[nightly],
+        sensors=[source_changed],
+        resources=given,
+        executor=dg.in_process_executor,
+    )
+    spark = given["spark"]
+    if not isinstance(spark, EmrSpark) or not spark.real_cost:
+        return graph
+    return dg.Definitions.merge(
+        graph,
+        dg.Definitions(
+            assets=[aws_bill.aws_bill],
+            asset_checks=[aws_bill.real_cost],
+            jobs=[compare_costs],
+            schedules=[every_evening],
+            resources={"cost_explorer": cost_explorer(spark)},
+        ),
+    )
+
+
+def cost_explorer(spark: EmrSpark) -> CostExplorer:
+    """Of the account that the clusters are in.
+
+    Raises:
+        ValueError: these do not carry the tag by which to ask.
+    """
+    tags = dict(pair.split("=", 1) for pair in spark.tags.split(",") if "=" in pair)
+    if "Project" not in tags:
+        raise ValueError(
+            f"FRUITS_EMR_REAL_COST=true needs Project=... in FRUITS_EMR_TAGS, which is '{spark.tags}': AWS "
+            "tells costs apart by it. The outputs of bootstrap/emr-stack.yaml have it."
+        )
+    return CostExplorer(region=spark.region, project=tags["Project"], daily_budget_usd=spark.daily_budget_usd)
+
+
+defs = definitions(from_environment(Settings))

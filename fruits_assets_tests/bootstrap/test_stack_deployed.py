@@ -187,6 +187,7 @@ def test_whoever_starts_runs_may_do_what_the_runner_does(runner: tuple[Stack, Js
             {"iam:PassedToService": "ec2.amazonaws.com"},
         ),
         ("iam:CreateServiceLinkedRole", CLEAN_UP_ROLE, {"iam:AWSServiceName": "elasticmapreduce.amazonaws.com"}),
+        ("ce:GetCostAndUsage", "*", {}),
         ("s3:ListBucket", bucket, {}),
         ("s3:GetBucketLocation", bucket, {}),
         ("s3:GetEncryptionConfiguration", bucket, {}),
@@ -227,6 +228,8 @@ def test_whoever_starts_runs_may_do_no_more(runner: tuple[Stack, Json]) -> None:
         ("s3:DeleteObject", f"{bucket}/logs/x", {}),
         ("s3:GetObject", "arn:aws:s3:::another/lake/x", {}),
         ("s3:PutBucketPolicy", bucket, {}),
+        ("ce:GetCostAndUsageWithResources", "*", {}),
+        ("ce:CreateCostCategoryDefinition", "*", {}),
         ("kms:Decrypt", stack.outputs["KeyArn"], {}),
         ("kms:ScheduleKeyDeletion", stack.outputs["KeyArn"], {}),
     ]
@@ -237,7 +240,8 @@ def test_whoever_starts_runs_may_do_no_more(runner: tuple[Stack, Json]) -> None:
 
 
 def test_settings_name_what_the_stack_made_as_a_shell_reads_it(own_network: dict[str, str]) -> None:
-    stack = deploy(**own_network)
+    execution = f"arn:aws:iam::{ACCOUNT}:role/steps"
+    stack = deploy(**own_network, ExecutionRoleArn=execution)
     assert all(re.fullmatch(r"export [A-Z0-9_]+=\S+", it) for it in stack.outputs["Settings"].splitlines())
     bucket = stack.outputs["BucketName"]
     assert stack.settings == {
@@ -255,10 +259,15 @@ def test_settings_name_what_the_stack_made_as_a_shell_reads_it(own_network: dict
         "FRUITS_EMR_SECURITY_CONFIGURATION": stack.physical_id("SecurityConfiguration"),
         "FRUITS_EMR_SECURITY_GROUP": stack.physical_id("ClusterSecurityGroup"),
         "FRUITS_EMR_SERVICE_ACCESS_SECURITY_GROUP": stack.physical_id("ServiceAccessSecurityGroup"),
+        "FRUITS_EMR_EXECUTION_ROLE": execution,
         # By the first tag EMR's managed policy lets its role start nodes, by the second the runner's knows a cluster.
         "FRUITS_EMR_TAGS": "for-use-with-amazon-emr-managed-policies=true,Project=fruits-assets,"
         "DataClassification=confidential",
     }
+
+
+def test_without_an_execution_role_steps_act_as_the_nodes(own_network: dict[str, str]) -> None:
+    assert deploy(**own_network).settings["FRUITS_EMR_EXECUTION_ROLE"] == ""
 
 
 @pytest.mark.usefixtures("aws")

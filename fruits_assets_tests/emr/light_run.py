@@ -10,7 +10,13 @@ from fruits_assets_tests.emr.light_stage import Params, light
 NOTHING = Params()
 
 
-def run(emr: EmrSpark, lake: str, params: Params = NOTHING, **changed: object) -> dg.ExecuteInProcessResult:
+def run(
+    emr: EmrSpark,
+    lake: str,
+    params: Params = NOTHING,
+    instance: dg.DagsterInstance | None = None,
+    **changed: object,
+) -> dg.ExecuteInProcessResult:
     """Materialize the asset in this process, with some settings changed."""
 
     @dg.asset
@@ -21,7 +27,7 @@ def run(emr: EmrSpark, lake: str, params: Params = NOTHING, **changed: object) -
 
     # A copy would be the one that it was made of, for Dagster.
     spark = EmrSpark(**emr.model_dump() | changed)
-    return dg.materialize([light_asset], resources={"spark": spark}, raise_on_error=False)
+    return dg.materialize([light_asset], resources={"spark": spark}, instance=instance, raise_on_error=False)
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -13,6 +14,7 @@ import dagster as dg
 import pytest
 from dagster._core.pipes import utils as dagster_pipes_reader
 
+from fruits_assets.assets.aws_bill import estimated_usd
 from fruits_assets.resources.emr import EmrSpark
 from fruits_assets_tests.emr.fake_emr import ClusterView, FakeEmr
 from fruits_assets_tests.emr.light_run import failure, run
@@ -66,6 +68,18 @@ def test_a_materialization_tells_cluster_step_nodes_and_cost(
     assert hourly / 2 < shown["estimated_cluster_cost"] < hourly
     # What the step has told is of photos, and does not stay.
     assert not [key for key in keys(bucket) if "/results/" in key or "/running/" in key or "context" in key]
+
+
+def test_what_runs_estimate_is_found_again_by_day(fake_emr: FakeEmr, emr: EmrSpark, lake: str) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        shown = [materialized(run(emr, lake, instance=instance)) for _ in range(2)]
+        today = datetime.now(UTC).date()
+        # Until half an hour after the step, which may be tomorrow.
+        days = [today + timedelta(days=n) for n in (-1, 0, 1)]
+        estimated = sum(estimated_usd(instance, day) for day in days)
+    # One cluster for both, whose last estimate is the one that counts.
+    assert shown[0]["emr_cluster"] == shown[1]["emr_cluster"]
+    assert estimated == pytest.approx(shown[1]["estimated_cluster_cost"])
 
 
 def test_a_step_knows_the_region_and_the_cores_of_its_cluster(

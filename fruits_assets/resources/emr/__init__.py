@@ -6,6 +6,7 @@ instances.py    what machines are like and cost, and what Spark gets of them
 request.py      what a cluster is asked for
 cluster.py      finding one, starting it, sharing it; nodes.py, what it consists of
 step.py         a step from the adding to its result
+cost.py         what AWS has charged for a day
 runner.py       all of it, as the resource that assets ask for
 step_script.py  what runs on the cluster
 """

@@ -56,6 +56,11 @@ class Aws:
         """A client of EMR for calls that must not: a call whose answer is lost may have been carried out."""
         return self._client("emr", {"total_max_attempts": 1})
 
+    @property
+    def cost_explorer(self) -> Any:
+        """A client of Cost Explorer, which for all regions is in us-east-1."""
+        return self._client("ce", {"mode": "standard", "max_attempts": 3})
+
     def _client(self, service: str, retries: Mapping[str, Any]) -> Any:
         name = f"{service} {retries}"
         if name not in self._clients:

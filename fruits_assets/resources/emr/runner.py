@@ -221,10 +221,11 @@ class EmrSpark(EmrSettings):
         nodes, now = nodes_of(aws.emr, answer["Cluster"]), answered_at(answer)
         began, ended = (step["Status"]["Timeline"][name] for name in ("StartDateTime", "EndDateTime"))
         idle = timedelta(minutes=0 if self.cluster_id else self.idle_minutes)
+        # From its first node to its end, if no other step comes.
+        since, until = min(node.since for node in nodes), now + idle
         costs = {
             "estimated_step_cost": usd(nodes, began, ended, self.ebs_gb),
-            # From its first node to its end, if no other step comes.
-            "estimated_cluster_cost": usd(nodes, min(node.since for node in nodes), now + idle, self.ebs_gb),
+            "estimated_cluster_cost": usd(nodes, since, until, self.ebs_gb),
         }
         return {
             "emr_cluster": cluster_id,
@@ -235,6 +236,8 @@ class EmrSpark(EmrSettings):
             "emr_console": dg.MetadataValue.url(self._console_uri(cluster_id)),
             "step_seconds": (ended - began).total_seconds(),
             **{name: cost for name, cost in costs.items() if cost is not None},
+            "cluster_since": dg.MetadataValue.timestamp(since),
+            "cluster_until": dg.MetadataValue.timestamp(until),
             "prices_of": PRICES_OF,
         }
 

@@ -70,6 +70,13 @@ class EmrSettings(SparkRunner):
     log_wait_s: int = Field(
         default=360, ge=0, description="How long to wait for the log of a step that could not report."
     )
+    real_cost: bool = Field(
+        default=False,
+        description="Ask Cost Explorer every evening what yesterday really cost, for 0.01 USD a time.",
+    )
+    daily_budget_usd: float = Field(
+        default=0, ge=0, description="With `real_cost`: warn of a day that cost more; 0: of none."
+    )
 
     def refuse_missing(self) -> None:
         """Raise for settings that are missing or malformed.
