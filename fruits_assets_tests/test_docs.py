@@ -81,6 +81,21 @@ def test_all_settings_are_explained() -> None:
             assert row.strip("`") == str(field.default), name
 
 
+def test_all_settings_of_emr_are_explained_or_given_by_the_stack() -> None:
+    page = TEXT[REPOSITORY / "docs" / "emr.md"]
+    stack = (REPOSITORY / "bootstrap" / "emr-stack.yaml").read_text(encoding="utf-8")
+    given = set(re.findall(r"export (FRUITS_EMR_\w+)=", stack))
+    rows = dict(re.findall(r"^\| `(FRUITS_EMR_\w+)` \| ([^|]*) \|", page, re.MULTILINE))
+    fields = {f"FRUITS_EMR_{name}".upper(): field for name, field in EmrSettings.model_fields.items()}
+    assert rows.keys() == fields.keys() - given
+    for name, shown in rows.items():
+        default = fields[name].default
+        expected = (
+            "none" if default == "" else str(default).lower() if isinstance(default, bool) else str(default)
+        )
+        assert shown.partition(":")[0].strip("`") == expected, name
+
+
 def benchmarks_called() -> list[tuple[str, tuple[str, ...]]]:
     """Each benchmark that a page calls, with the options that it is given anywhere."""
     options: dict[str, set[str]] = {}

@@ -12,8 +12,8 @@ import dagster as dg
 import pytest
 import requests
 from moto.ce.models import CostExplorerBackend, ce_backends
-from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.exceptions import JsonRESTError
+from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from fruits_assets.definitions import Settings, definitions
 
@@ -55,7 +55,7 @@ def estimate(
     asset: str = "raw_images",
 ) -> None:
     """As a step tells it."""
-    told = {
+    told: dict[str, Any] = {
         "emr_cluster": cluster,
         "estimated_cluster_cost": usd,
         "cluster_since": dg.MetadataValue.timestamp(since),
