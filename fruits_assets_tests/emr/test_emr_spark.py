@@ -30,6 +30,8 @@ from fruits_assets_tests.emr.fake_emr import FakeEmr
 from fruits_assets_tests.emr.light_run import failure
 from fruits_assets_tests.graph import ANY_CLASSIFIER, Graph
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
 
