@@ -13,7 +13,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 # `dagster job execute` announces its successor, which needs one more package, at every call.
 export PYTHONWARNINGS := ignore
 
-.PHONY: run predict app report test test-emr ui erase emr-down lint format clean
+.PHONY: run predict app report test test-fast test-emr ui erase emr-down lint format clean
 
 run: $(VENV)/run java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
 	$(BIN)/dagster job execute -m fruits_assets.definitions -j fruits_pipeline $(if $(CONFIG),-c $(CONFIG))
@@ -30,8 +30,13 @@ app: $(VENV)/run ## the same as a page for phones on http://127.0.0.1:8000
 	@$(BIN)/fruits app
 
 # Three processes for two cores, as many tests wait; files that take long come first.
+SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+
 test: $(VENV)/dev java ## all tests
-	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder --durations=15
+	$(BIN)/pytest $(SIDE_BY_SIDE) --durations=15
+
+test-fast: $(VENV)/dev java ## those that need neither a whole graph nor a cluster nor a browser: for the loop of editing
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not slow'
 
 test-emr: $(VENV)/dev java ## only those of Amazon EMR
 	$(BIN)/pytest $(EMR_TESTS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -229,6 +229,24 @@ def run(
     }
 
 
+def run_by_components(
+    n_rows: int, n_labels: int, numbers: Sequence[int], seed: int, spark: SparkSession, scratch: Path
+) -> dict[int, dict[str, float]]:
+    """For the first so many components: their share of the variance, and the accuracy on test photos."""
+    features = write_features(spark, scratch / "features", n_rows, n_labels, seed)
+    lake = run_before(spark, features, scratch, max(numbers))
+    split = split_photos(fruit_classifier.photos_of(lake.scaled.table), default_params(seed).cut)
+    of_photos = scores(lake)
+    explained = np.cumsum(PCAModel.load(f"{lake.model.folder}/{pca_model.MODEL}").explainedVariance.toArray())
+    found = {}
+    for number in sorted(numbers):
+        of_first, fitted = timed(partial(accuracy_of_fit, spark, of_photos[:, :number], split))
+        share = float(explained[number - 1])
+        found[number] = {"accuracy": of_first, "explained_variance": share, "seconds": fitted.seconds}
+        print(f"{number} components: {share:.1%} of the variance, {of_first:.2%} right", flush=True)
+    return found
+
+
 def for_people(figures: Mapping[str, Any]) -> str:
     """The figures as a table, with what belongs to the project alone below it."""
     lines = [
@@ -259,9 +277,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=22688, help="photos (22688)")
     parser.add_argument("--labels", type=int, default=131, help="how many (131)")
     parser.add_argument("--components", type=int, default=100, help="scores of each photo (100)")
+    parser.add_argument("--by-components", type=int, nargs="+", help="instead: accuracy by how many are used")
     parser.add_argument("--seed", type=int, default=0, help="of features and cut (0)")
     arguments = parser.parse_args()
     spark = LocalSpark().session
+    if arguments.by_components:
+        with scratch_folder() as scratch:
+            by_components = run_by_components(
+                arguments.rows, arguments.labels, arguments.by_components, arguments.seed, spark, scratch
+            )
+            spark.stop()
+        print(f"\n{json.dumps(by_components)}", flush=True)
+        return
     with scratch_folder() as scratch:
         figures = run(arguments.rows, arguments.labels, arguments.components, arguments.seed, spark, scratch)
         spark.stop()

@@ -2,7 +2,8 @@
 
 Every image is given the label of its nearest neighbour among all others (leave one out, Euclidean distance
 over the columns pc_1 ... pc_k that the graph wrote): once for the bundled sample images, once for kinds of
-fruit that the demo model has never seen, drawn by this command. See README.md beside this file.
+fruit that the demo model has never seen, drawn by this command. Then the classifier of the sample images is
+asked about those kinds: it should know none of them. See README.md beside this file.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, resources
 from fruits_assets.mobilenet.weights import DEMO, UNTRAINED
+from fruits_assets.predict.predictor import Predictor
 from fruits_assets.resources.lake import Lake
 from fruits_assets.stages.pca_features_csv import PARQUET
 
@@ -33,6 +35,8 @@ from draw_sample_images import JPEG_QUALITY, draw
 from held_out_kinds import HELD_OUT_KINDS
 
 SIZE = 100
+CLASSIFIER, RESULTS = "fruit_classifier", "pca_features_csv"
+_CUTS = 20  # into training, validation and test: of one, the test photos are few
 
 
 def draw_held_out(folder: Path, images_per_kind: int, seed: int) -> None:
@@ -59,8 +63,12 @@ def pca_features(
 ) -> tuple[NDArray[np.float64], NDArray[np.str_], float]:
     """Materialize the graph; return its components (n, k), the labels (n,) and the explained variance."""
     settings = Settings(images=str(images), lake=str(lake), weights=weights)
-    dg.materialize(cast("Sequence[dg.AssetsDefinition]", GRAPH), resources=resources(settings))
-    results = pq.read_table(lake / "pca_features_csv" / PARQUET)
+    dg.materialize(
+        cast("Sequence[dg.AssetsDefinition]", GRAPH),
+        resources=resources(settings),
+        selection=dg.AssetSelection.assets(RESULTS).upstream(),
+    )
+    results = pq.read_table(lake / RESULTS / PARQUET)
     names = [name for name in results.column_names if name.startswith("pc_")]
     explained = Lake(root=str(lake)).current("pca_model").facts["total_explained_variance"]
     components = np.stack([results[name].to_numpy() for name in names], axis=1)
@@ -79,6 +87,25 @@ def nearest_neighbour_accuracy(points: NDArray[np.float64], labels: NDArray[np.s
     return float((labels[distances.argmin(axis=1)] == labels).mean())
 
 
+def refused(lake: Path, drawings: Path) -> dict[str, float]:
+    """By the classifier of the sample images in a lake, cut again and again: the share called unlike any."""
+    unknown, known = [], []
+    contents = [file.read_bytes() for file in sorted(drawings.rglob("*.jpg"))]
+    settings = Settings(images=str(SAMPLE_IMAGES), lake=str(lake))
+    for seed in range(_CUTS):
+        dg.materialize(
+            cast("Sequence[dg.AssetsDefinition]", GRAPH),
+            resources=resources(settings),
+            selection=[CLASSIFIER],
+            run_config={"ops": {CLASSIFIER: {"config": {"seed": seed}}}},
+        )
+        of_cut = Lake(root=str(lake))
+        known.append(cast(float, of_cut.current(CLASSIFIER).facts["test_refused"]))
+        predictor = Predictor.of(of_cut)
+        unknown.append(np.mean([not predictor.predict(content).is_known for content in contents]))
+    return {"unknown_refused": float(np.mean(unknown)), "known_refused": float(np.mean(known))}
+
+
 def run(images_per_kind: int, seed: int, scratch: Path) -> dict[str, dict[str, float]]:
     """Accuracy by weights and images, and the explained variance of each graph."""
     draw_held_out(scratch / "held out", images_per_kind, seed)
@@ -90,6 +117,7 @@ def run(images_per_kind: int, seed: int, scratch: Path) -> dict[str, dict[str, f
             points, labels, explained = pca_features(source, weights, scratch / weights / name)
             figures[weights][name] = nearest_neighbour_accuracy(points, labels)
             figures[weights][f"{name}_explained_variance"] = explained
+    figures[CLASSIFIER] = refused(scratch / DEMO / "sample_images", scratch / "held out")
     return figures
 
 
@@ -106,6 +134,12 @@ def main() -> None:
         for name in ("sample_images", "held_out_kinds")
     ]
     print("\n" + table("nearest neighbour, leave one out", [DEMO, UNTRAINED], rows))
+    of_classifier = figures[CLASSIFIER]
+    rows = [
+        ("of kinds that nothing was trained on", [f"{100 * of_classifier['unknown_refused']:.1f} %"]),
+        ("of the test photos", [f"{100 * of_classifier['known_refused']:.1f} %"]),
+    ]
+    print(table(f"the classifier, over {_CUTS} cuts", ["called unlike any"], rows))
     print(json.dumps(figures))
 
 

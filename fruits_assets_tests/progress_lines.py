@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import pytest
@@ -24,7 +24,7 @@ class ProgressLines:
         self._terminal = terminal
         self._left: Counter[str] = Counter()
         self._n_tests = 0
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._outcomes: dict[str, Counter[str]] = {}
         self._started = time.monotonic()
 
@@ -44,10 +44,10 @@ class ProgressLines:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        """No dot."""
-        if report.when == "call" and report.passed and not hasattr(report, "wasxfail"):
-            return "passed", "", ""
-        return None
+        """No letter for what is as it should be."""
+        if hasattr(report, "wasxfail") or report.failed or (report.passed and report.when != "call"):
+            return None
+        return report.outcome, "", ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a test; after the last of its file, say so."""

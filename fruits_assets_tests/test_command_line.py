@@ -19,6 +19,8 @@ import yaml
 from fruits_assets_tests.graph import ANY_CLASSIFIER, Materialized
 from fruits_assets_tests.stages.sources import write_noise
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[1]
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
 TARGET = ("-m", "fruits_assets.definitions")

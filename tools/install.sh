@@ -24,3 +24,5 @@ done
 wait $pip
 trap - EXIT
 rm -rf "$TMPDIR"
+# Headers for those who compile against TensorFlow: hundreds of megabytes.
+rm -rf "$venv"/lib/python3*/site-packages/tensorflow/include

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,7 @@ from fruits_assets.report.sampling import Photos, Scores
 
 Matrix = NDArray[np.float64]
 
-# Distances of so many photos to all others are in memory at once: with 24,000 others, 49 MB.
-_PHOTOS_PER_BLOCK = 512
+_DISTANCES_PER_BLOCK = 2**21  # in memory at once: 8 MB
 # Of two photos, each is as far from their mean as the other.
 _MIN_PHOTOS_WITH_OUTLIERS = 3
 
@@ -170,17 +169,18 @@ class Neighbours:
 def neighbours(photos: Photos) -> Neighbours:
     """The nearest of each photo among these, two at least, by comparing all with all.
 
-    Of time n_photos^2 x n_components; of memory, see `_PHOTOS_PER_BLOCK`.
+    Of time n_photos^2 x n_components; of memory, see `_DISTANCES_PER_BLOCK`.
     """
     scores = photos.scores
     squares = (scores.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
     numbers = {label: i for i, label in enumerate(dict.fromkeys(photos.labels))}
     codes = np.array([numbers[label] for label in photos.labels])
     nearest, of_another = np.zeros(len(photos), np.int64), np.zeros(len(photos), np.int64)
-    for start in range(0, len(photos), _PHOTOS_PER_BLOCK):
-        rows = slice(start, min(start + _PHOTOS_PER_BLOCK, len(photos)))
+    for rows in _blocks(len(photos), len(photos)):
         # Of the squared distance, what differs from column to column.
-        apart = squares - 2 * (scores[rows] @ scores.T)
+        apart = scores[rows] @ scores.T
+        apart *= -2
+        apart += squares
         apart[np.arange(len(apart)), np.arange(rows.start, rows.stop)] = np.inf
         nearest[rows] = apart.argmin(axis=1)
         apart[codes[rows, None] == codes] = np.inf
@@ -195,8 +195,17 @@ def neighbours(photos: Photos) -> Neighbours:
 
 def _distances(scores: Scores, others: NDArray[np.int64]) -> Matrix:
     """Exact ones, of each photo to its other: the differences of squares above are off for near ones."""
-    distances: Matrix = np.linalg.norm(scores.astype(np.float64) - scores[others], axis=1)
+    distances = np.empty(len(scores))
+    for rows in _blocks(len(scores), scores.shape[1]):
+        apart = scores[rows].astype(np.float64) - scores[others[rows]]
+        distances[rows] = np.linalg.norm(apart, axis=1)
     return distances
+
+
+def _blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
+    n_at_once = max(1, _DISTANCES_PER_BLOCK // max(1, n_columns))
+    for start in range(0, n_rows, n_at_once):
+        yield slice(start, min(start + n_at_once, n_rows))
 
 
 def counted(labels: Sequence[str], into: dict[str, int]) -> None:

@@ -23,6 +23,8 @@ from fruits_assets.stages.stage import StageResult
 from fruits_assets.stages.stored import ROWS, Output, Stored, StoredTable
 from fruits_assets_tests.graph import Graph, Materialized
 
+pytestmark = pytest.mark.slow
+
 ALL_AFTER_IMAGES = ["mobilenet_features", "scaled_features", "pca_model", "pca_features_csv"]
 Rows = Callable[[pa.Table], pa.Table]
 

@@ -39,6 +39,8 @@ from fruits_assets_tests.conftest import write_image
 from fruits_assets_tests.graph import Graph, Materialized
 from fruits_assets_tests.stages.running import stored_rows, write_table
 
+pytestmark = pytest.mark.slow
+
 
 def failed(checks: Iterable[dg.AssetCheckResult]) -> set[str]:
     return {str(check.check_name) for check in checks if not check.passed}

@@ -20,6 +20,8 @@ from fruits_assets.definitions import SAMPLE_IMAGES, defs
 from fruits_assets.stages.moments import moments_of
 from fruits_assets_tests.graph import N_IMAGES, ODD_NAMES, Graph, Materialized
 
+pytestmark = pytest.mark.slow
+
 ASSETS = [
     "raw_images",
     "mobilenet_model",

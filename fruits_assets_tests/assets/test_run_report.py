@@ -26,6 +26,8 @@ from fruits_assets.stages.stage import StageResult
 from fruits_assets.stages.stored import ROWS
 from fruits_assets_tests.graph import N_IMAGES, Graph, Materialized
 
+pytestmark = pytest.mark.slow
+
 PHOTO = "Lemon/r_0_100.jpg"
 
 

@@ -20,6 +20,8 @@ from pathlib import Path
 import pip
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BOOTSTRAP = Path(__file__).parents[2] / "bootstrap"
 SCRIPT = BOOTSTRAP / "bootstrap-emr.sh"
 REQUIREMENTS = BOOTSTRAP / "requirements-emr.txt"

@@ -19,6 +19,8 @@ from fruits_assets_tests.bootstrap.conftest import Stack, deploy
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import emr_down
 
+pytestmark = pytest.mark.slow
+
 BUDGET = Path(__file__).parents[2] / "bootstrap" / "budget.yaml"
 ACCOUNT, REGION = "123456789012", "eu-west-3"
 # So long does a cluster take to end here. On AWS it is minutes.

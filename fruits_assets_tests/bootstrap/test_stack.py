@@ -15,6 +15,8 @@ import yaml
 
 from fruits_assets.resources.emr.places import EU_REGIONS
 
+pytestmark = pytest.mark.slow
+
 BOOTSTRAP = Path(__file__).parents[2] / "bootstrap"
 STACK = BOOTSTRAP / "emr-stack.yaml"
 BUDGET = BOOTSTRAP / "budget.yaml"

@@ -13,6 +13,8 @@ import pytest
 
 from fruits_assets_tests.bootstrap.conftest import Stack, deploy
 
+pytestmark = pytest.mark.slow
+
 Json = dict[str, Any]
 ACCOUNT, REGION = "123456789012", "eu-west-3"
 OURS = {"aws:ResourceTag/Project": "fruits-assets"}

@@ -16,6 +16,8 @@ from fruits_assets.resources.emr.cluster import Cluster
 from fruits_assets.resources.emr.errors import ClusterGoneError
 from fruits_assets_tests.emr.fake_emr import FakeEmr
 
+pytestmark = pytest.mark.slow
+
 LOG = logging.getLogger("emr")
 
 

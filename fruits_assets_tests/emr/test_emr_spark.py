@@ -1,5 +1,6 @@
 """The graph on Amazon EMR: real steps of a cluster's Spark, from the settings to the results."""
 
+import itertools
 import json
 import os
 import shutil
@@ -24,9 +25,12 @@ from pyspark.sql import SparkSession
 
 from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, resources
 from fruits_assets.resources.lake import Lake
+from fruits_assets_tests.bootstrap.test_stack import STACK, read
 from fruits_assets_tests.emr.fake_emr import FakeEmr
 from fruits_assets_tests.emr.light_run import failure
 from fruits_assets_tests.graph import ANY_CLASSIFIER, Graph
+
+pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2]
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
@@ -126,6 +130,16 @@ def table(project: Project, asset: str) -> dict[str, list[float]]:
     return dict(zip(columns["path"].to_pylist(), columns.columns[-1].to_pylist(), strict=True))
 
 
+def rights_of_runner() -> set[str]:
+    """Of EMR, those that the stack's policy gives whoever starts runs."""
+    statements = read(STACK)["Resources"]["RunnerPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    actions = [it["Action"] if isinstance(it["Action"], list) else [it["Action"]] for it in statements]
+    of_all = itertools.chain.from_iterable(actions)
+    return {
+        name for service, _, name in (it.partition(":") for it in of_all) if service == "elasticmapreduce"
+    }
+
+
 def assert_same_classifier(project: Project, local: Graph) -> None:
     """The same cut, and the same answers but for what the features differ by."""
     uris = project.lake.current("fruit_classifier").table.uris
@@ -171,6 +185,7 @@ def test_the_whole_graph_on_a_cluster_gives_what_a_local_run_gives(
         )
     ]
     assert "mobilenet_features - extracting features: 12 / 12 images" in output
+    assert fake_emr.calls.keys() <= rights_of_runner()
 
     local = Graph(project.source, tmp_path / "local")
     local.materialize()
@@ -251,6 +266,8 @@ def test_cancelling_the_run_cancels_the_step(fake_emr: FakeEmr, project: Project
     assert run.returncode != 0
     assert f"Cancelling step {step_id}" in output
     assert state(fake_emr, cluster_id, step_id) == "CANCELLED"
+    assert "CancelSteps" in fake_emr.calls
+    assert fake_emr.calls.keys() <= rights_of_runner()
     assert project.lake.find("raw_images") is None
 
 

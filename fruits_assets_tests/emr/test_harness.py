@@ -22,6 +22,8 @@ from fruits_assets_tests.emr import cluster_environment
 from fruits_assets_tests.emr.fake_emr import FakeEmr
 from fruits_assets_tests.emr.step_process import NODE_PYTHON
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """\
 import sys
 

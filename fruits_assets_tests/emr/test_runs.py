@@ -20,6 +20,8 @@ from fruits_assets_tests.emr.fake_emr import ClusterView, FakeEmr
 from fruits_assets_tests.emr.light_run import failure, run
 from fruits_assets_tests.emr.light_stage import Params
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _without_spark(fake_emr: FakeEmr, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

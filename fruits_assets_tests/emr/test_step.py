@@ -23,6 +23,8 @@ from fruits_assets.resources.emr.step import Step
 from fruits_assets_tests.emr.emr_states import Reason, cluster_of
 from fruits_assets_tests.emr.fake_emr import FakeEmr, StepView
 
+pytestmark = pytest.mark.slow
+
 LOG = logging.getLogger("emr")
 
 

@@ -19,6 +19,8 @@ from fruits_assets.mobilenet.extractor import (
 )
 from fruits_assets.photos.decoding import decode, model_input
 
+pytestmark = pytest.mark.slow
+
 # Keras runs in processes of its own here too: TensorFlow in the tests' would cost a gigabyte.
 KERAS_FEATURES = """
 import sys

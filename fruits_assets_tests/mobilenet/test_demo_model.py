@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from fruits_assets.mobilenet import convert, weights
 from fruits_assets.mobilenet.extractor import FLATBUFFER, Extractor, decoded_inputs
 
+pytestmark = pytest.mark.slow
+
 LABELS = 7
 
 

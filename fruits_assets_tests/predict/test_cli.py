@@ -20,6 +20,8 @@ from fruits_assets_tests.graph import Graph
 from fruits_assets_tests.predict.classifiers import a_reference
 from fruits_assets_tests.stages.sources import write_noise
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 BANANA = SAMPLE_IMAGES / "Banana" / "r_3_100.jpg"
 FRUITS = (sys.executable, "-m", "fruits_assets.command_line")

@@ -31,6 +31,8 @@ from fruits_assets_tests.photos.photo_files import PERSONAL
 from fruits_assets_tests.predict.classifiers import a_reference, publish_relabelled
 from fruits_assets_tests.predict.servers import Server, serving
 
+pytestmark = pytest.mark.slow
+
 BANANA = SAMPLE_IMAGES / "Banana" / "r_3_100.jpg"
 
 

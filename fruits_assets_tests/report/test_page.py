@@ -15,6 +15,8 @@ from fruits_assets.report.sampling import Photos
 from fruits_assets_tests.report.browser import PHONE, Opened, opened
 from fruits_assets_tests.report.made_up import LABELS, clusters, color, contents
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = [
     "</script><script>window.hacked = 1</script>",
     '"><img src=x onerror="window.hacked = 2">',

@@ -22,6 +22,8 @@ from fruits_assets.resources.files import LakeError
 from fruits_assets.resources.retention import running
 from fruits_assets_tests.graph import Graph, Materialized
 
+pytestmark = pytest.mark.slow
+
 PHOTO = "Lemon/r_0_100.jpg"
 TABLES = ["raw_images", "mobilenet_features", "scaled_features", "pca_features_csv", "fruit_classifier"]
 

@@ -22,6 +22,8 @@ from fruits_assets.stages.progress import progress, progress_line
 from fruits_assets.stages.stage import Stage, StageResult, logger
 from fruits_assets.stages.stored import Output, Stored, StoredTable
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Params:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from PIL import Image, ImageOps
 
@@ -28,6 +29,8 @@ from fruits_assets_tests.resources.standalone_cluster import (
     wait_until,
 )
 from fruits_assets_tests.test_command_line import DAGSTER, PROJECT, TARGET, environment
+
+pytestmark = pytest.mark.slow
 
 RUN_S = 500
 SPARK_STAGES = [

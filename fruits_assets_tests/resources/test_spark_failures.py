@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PRELUDE = """
     import os, signal, sys, threading, time
     import dagster as dg
