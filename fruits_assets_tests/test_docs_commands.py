@@ -96,6 +96,7 @@ def execute(text: str, **names: Any) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=str)
 def test_python_runs(block: Block, spark: SparkSession, lake_here: Graph, tmp_path: Path) -> None:
     made = execute(block.text, tmp_path=tmp_path / "made")
@@ -121,6 +122,7 @@ def tables_with(graph: Graph, path: str) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", ["Banana/r_0_100.jpg", "Banana/broken.jpg", 'Ödd, "label" = 1/line\nbreak.jpg']
 )
@@ -144,6 +146,7 @@ def test_the_answer_to_somebody_has_all_that_the_lake_has_of_a_photo(lake_here: 
         assert picture.read_bytes() == row["content"]
 
 
+@pytest.mark.slow
 def test_the_commands_for_an_erasure_erase(materialized: Materialized, tmp_path: Path) -> None:
     graph = materialized.graph.copy(tmp_path)
     graph.source.rename(tmp_path / "photos")
