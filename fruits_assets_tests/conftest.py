@@ -19,6 +19,8 @@ from fruits_assets.mobilenet.weights import identity
 from fruits_assets.resources.spark import LocalSpark
 from fruits_assets_tests.graph import Materialized, materialize_first
 
+pytest_plugins = ["fruits_assets_tests.progress_lines"]
+
 Color = tuple[int, ...] | int | str
 
 
