@@ -60,12 +60,18 @@ def run_graph(n_images: int, weights: str, seed: int, scratch: Path) -> GraphRun
 
 
 def run_graph_over(
-    images: Path, n_images: int, weights: str, scratch: Path, variables: Mapping[str, str] | None = None
+    images: Path,
+    n_images: int,
+    weights: str,
+    scratch: Path,
+    variables: Mapping[str, str] | None = None,
+    up_to: str | None = None,
 ) -> GraphRun:
     """Run the job over images that are there, with `lake` and `dagster_home` in `scratch`.
 
     Args:
         variables: of the environment, beside or instead of those of this process.
+        up_to: the last asset, where not all are wanted.
 
     Raises:
         GraphRunError: the job failed.
@@ -73,8 +79,12 @@ def run_graph_over(
     home, log = scratch / "dagster_home", scratch / "job.log"
     home.mkdir()
     shutil.copy(_REPOSITORY / ".dagster_home" / "dagster.yaml", home)  # the settings of `make run`
-    command = [sys.executable, "-m", "dagster", "job", "execute"]
-    command += ["-m", "fruits_assets.definitions", "-j", "fruits_pipeline"]
+    words = (
+        ["asset", "materialize", "--select", f"*{up_to}"]
+        if up_to
+        else ["job", "execute", "-j", "fruits_pipeline"]
+    )
+    command = [sys.executable, "-m", "dagster", *words, "-m", "fruits_assets.definitions"]
     environment = os.environ | {
         "DAGSTER_HOME": str(home),
         "DAGSTER_DISABLE_TELEMETRY": "yes",

@@ -34,6 +34,7 @@ from process_watch import Together, watched_together
 from fruits_assets.mobilenet import weights
 from fruits_assets.resources.lake import Lake
 
+RESULTS = "pca_features_csv"
 SCRIPTS = Path(__file__).with_name("peers")
 INSTALL = "pip install --constraint constraints.txt --editable '.[peers]'"
 PACKAGES = ("daft", "ray", "sklearn")
@@ -95,15 +96,15 @@ def save_demo_weights(file: Path) -> None:
 
 
 def run_ours(images: Path, n_images: int, keras_weights: Path, network: ConvertedNetwork) -> Outcome:
-    """The whole graph as `make run` has it, the network having been converted before."""
+    """The graph up to the CSV, where the peers end, the network having been converted before."""
     scratch = images.parent / "ours"
     scratch.mkdir()
     with watched_together() as together:
-        run_graph_over(images, n_images, str(keras_weights), scratch, network.variables)
+        run_graph_over(images, n_images, str(keras_weights), scratch, network.variables, RESULTS)
     components = pq.read_table(list(Lake(root=str(scratch / "lake")).current("pca_model").table.uris))
     return Outcome(
         together,
-        photos_of(scratch / "lake" / "pca_features_csv" / "results.csv"),
+        photos_of(scratch / "lake" / RESULTS / "results.csv"),
         components.sort_by("component")["explained_variance_ratio"].to_pylist(),
     )
 
