@@ -16,8 +16,7 @@ export PYTHONWARNINGS := ignore
 .PHONY: run predict app report test test-fast test-emr ui erase emr-down lint format clean
 
 run: $(VENV)/run java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
-	$(BIN)/dagster job execute -m fruits_assets.definitions -j fruits_pipeline $(if $(CONFIG),-c $(CONFIG))
-	@$(BIN)/python -m fruits_assets.summary
+	@$(BIN)/fruits run $(if $(CONFIG),--config '$(CONFIG)')
 
 report: $(VENV)/run ## make the report of what the lake has, without Spark, and say where it is
 	$(BIN)/dagster asset materialize -m fruits_assets.definitions --select run_report

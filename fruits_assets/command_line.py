@@ -1,4 +1,4 @@
-"""The command `fruits`: what fruit is this?"""
+"""The command `fruits`: learn fruits from photos, and tell what fruit is on others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 # Of each command, the module whose `main` takes the words that follow it, and what it is for. Only the module
 # of the command that was asked for is imported: some are slow to.
 COMMANDS: Final = {
+    "run": ("fruits_assets.run", "materialize the whole graph"),
     "predict": ("fruits_assets.predict.cli", "what fruit is on a photo"),
     "app": ("fruits_assets.predict.web", "a web page that tells what fruit is on a photo"),
 }

@@ -29,7 +29,7 @@ from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import LocalSpark, SparkRunner, check_master
 from fruits_assets.resources.weights import MobileNetWeights
 from fruits_assets.sensors import source_changed
-from fruits_assets.settings import LakeSettings, from_environment
+from fruits_assets.settings import LakeSettings, SettingError, from_environment
 
 SAMPLE_IMAGES = Path(__file__).with_name("sample_images")
 
@@ -39,9 +39,9 @@ class Settings(LakeSettings):
 
     images: str = str(SAMPLE_IMAGES)
     images_inventory: str = ""
-    lake_keep_versions: int = Lake.model_fields["keep_versions"].default
-    lake_keep_minutes: int = Lake.model_fields["keep_minutes"].default
-    lake_keep_days: int = Lake.model_fields["keep_days"].default
+    lake_keep_versions: int = Lake.model_fields["keep_versions"]  # type: ignore[assignment] # with its limits
+    lake_keep_minutes: int = Lake.model_fields["keep_minutes"]  # type: ignore[assignment]
+    lake_keep_days: int = Lake.model_fields["keep_days"]  # type: ignore[assignment]
     spark: Literal["local", "emr"] = "local"
     spark_master: str = LocalSpark.model_fields["master"].default
     weights: str = ""
@@ -101,12 +101,12 @@ def spark_runner(settings: Settings) -> SparkRunner:
     """The Spark of FRUITS_SPARK.
 
     Raises:
-        ValueError: a cluster could not reach what the settings name.
+        SettingError: a cluster could not reach what the settings name.
     """
     if settings.spark == "local":
         return LocalSpark(master=settings.spark_master)
     if settings.spark_master != Settings.model_fields["spark_master"].default:
-        raise ValueError(
+        raise SettingError(
             f"FRUITS_SPARK_MASTER={settings.spark_master} is for FRUITS_SPARK=local; an EMR cluster has its "
             "own. Unset it, or set FRUITS_SPARK to local."
         )
@@ -115,7 +115,10 @@ def spark_runner(settings: Settings) -> SparkRunner:
         uris["FRUITS_IMAGES_INVENTORY"] = settings.images_inventory
     for name, uri in uris.items():
         if not uri.startswith("s3://"):
-            raise ValueError(f"FRUITS_SPARK=emr needs {name} to be an s3:// prefix, and it is '{uri}'.")
+            raise SettingError(
+                f"FRUITS_SPARK=emr needs {name} to be an s3:// prefix, and it is '{uri}'. Set {name} to one, "
+                "or FRUITS_SPARK to local."
+            )
     return EmrSpark(**from_environment(EmrSettings).model_dump(), data_uris=uris)
 
 

@@ -16,6 +16,10 @@ class LakeSettings(BaseSettings):
     lake: str = "lake"
 
 
+class SettingError(ValueError):
+    """Names each wrong variable, its value and what it should be."""
+
+
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 
@@ -23,7 +27,7 @@ def from_environment(settings: type[AnySettings]) -> AnySettings:
     """Read settings.
 
     Raises:
-        ValueError: names each wrong variable, its value and what it should be.
+        SettingError: some are wrong.
     """
     prefix = settings.model_config["env_prefix"]
     try:
@@ -31,10 +35,12 @@ def from_environment(settings: type[AnySettings]) -> AnySettings:
     except SettingsError as error:
         # It names the field only.
         names = [name for name in settings.model_fields if f'"{name}"' in str(error)]
-        raise ValueError(f"{', '.join(f'{prefix}{name}'.upper() for name in names)} is not JSON") from error
+        variables = ", ".join(f"{prefix}{name}".upper() for name in names)
+        raise SettingError(f"{variables} is not JSON. Correct it, or unset it.") from error
     except ValidationError as error:
         faults = [
-            f"{prefix}{fault['loc'][0]}".upper() + f"={fault['input']}: {fault['msg']}"
+            f"{prefix}{fault['loc'][0]}".upper()
+            + f"={fault['input']}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors()
         ]
-        raise ValueError("; ".join(faults)) from error
+        raise SettingError(f"{'; '.join(faults)}. Correct it, or unset it.") from error

@@ -12,6 +12,7 @@ from fruits_assets.assets.materialization import GROUP, OWNERS, Table, check, ru
 from fruits_assets.assets.pca_model import MAX_N_COMPONENTS, pca_model
 from fruits_assets.assets.raw_images import raw_images
 from fruits_assets.assets.scaled_features import scaled_features
+from fruits_assets.resources.failures import failed_in_words
 from fruits_assets.resources.files import LakeError
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import SparkRunner
@@ -132,6 +133,7 @@ class ClassifierConfig(dg.Config):
         ),
     ],
 )
+@failed_in_words()
 def fruit_classifier(
     context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake
 ) -> dg.MaterializeResult:

@@ -17,6 +17,7 @@ from fruits_assets.assets.materialization import (
 )
 from fruits_assets.assets.mobilenet_model import mobilenet_model
 from fruits_assets.assets.raw_images import raw_images
+from fruits_assets.resources.failures import failed_in_words
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import SparkRunner
 
@@ -77,6 +78,7 @@ class FeaturesConfig(dg.Config):
         ),
     ],
 )
+@failed_in_words()
 def mobilenet_features(
     context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake
 ) -> dg.MaterializeResult:

@@ -22,6 +22,7 @@ from fruits_assets.assets.materialization import (
     shown,
     version_name,
 )
+from fruits_assets.resources.failures import failed_in_words
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.published import Version, derived_data_version
 from fruits_assets.resources.scratch import scratch_folder
@@ -87,6 +88,7 @@ class ModelConfig(dg.Config):
         )
     ],
 )
+@failed_in_words()
 def mobilenet_model(
     context: dg.AssetExecutionContext, lake: Lake, weights: MobileNetWeights
 ) -> dg.MaterializeResult:

@@ -11,6 +11,7 @@ from fruits_assets.assets.config import checked, config_of
 from fruits_assets.assets.materialization import GROUP, OWNERS, Table, check, run_and_publish
 from fruits_assets.assets.pca_model import pca_model
 from fruits_assets.assets.scaled_features import scaled_features
+from fruits_assets.resources.failures import failed_in_words
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.published import Version
 from fruits_assets.resources.spark import SparkRunner
@@ -85,6 +86,7 @@ class CsvConfig(dg.Config):
         ),
     ],
 )
+@failed_in_words()
 def pca_features_csv(
     context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake
 ) -> dg.MaterializeResult:

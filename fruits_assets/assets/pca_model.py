@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from fruits_assets.assets.config import checked, config_of
 from fruits_assets.assets.materialization import GROUP, OWNERS, Table, check, run_and_publish
 from fruits_assets.assets.scaled_features import scaled_features
+from fruits_assets.resources.failures import failed_in_words
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import SparkRunner
 
@@ -81,6 +82,7 @@ class PcaConfig(dg.Config):
         ),
     ],
 )
+@failed_in_words()
 def pca_model(context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake) -> dg.MaterializeResult:
     """A Spark ML PCAModel over the scaled features, by falling variance, the same at every run.
 

@@ -16,6 +16,7 @@ from fruits_assets.assets.materialization import (
     code_version,
     run_and_publish,
 )
+from fruits_assets.resources.failures import failed_in_words
 from fruits_assets.resources.image_source import ImageSource
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import SparkRunner
@@ -115,6 +116,7 @@ class RawImagesConfig(dg.Config):
         ),
     ],
 )
+@failed_in_words()
 def raw_images(
     context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake, images: ImageSource
 ) -> dg.MaterializeResult:

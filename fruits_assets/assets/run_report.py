@@ -25,6 +25,7 @@ from fruits_assets.assets.pca_features_csv import pca_features_csv
 from fruits_assets.assets.pca_model import pca_model
 from fruits_assets.assets.raw_images import origin_of, raw_images
 from fruits_assets.assets.scaled_features import scaled_features
+from fruits_assets.resources.failures import failed_in_words
 from fruits_assets.resources.image_source import ImageSource
 from fruits_assets.resources.lake import Lake
 
@@ -83,6 +84,7 @@ class ReportConfig(dg.Config):
         ),
     ],
 )
+@failed_in_words()
 def run_report(context: dg.AssetExecutionContext, lake: Lake, images: ImageSource) -> dg.MaterializeResult:
     """`report.html`: what went in, what came out and how photos lie to each other, in one file to pass on.
 

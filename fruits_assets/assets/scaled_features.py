@@ -9,6 +9,7 @@ from pydantic import Field
 from fruits_assets.assets.config import checked, config_of
 from fruits_assets.assets.materialization import GROUP, OWNERS, Table, check, run_and_publish
 from fruits_assets.assets.mobilenet_features import mobilenet_features
+from fruits_assets.resources.failures import failed_in_words
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.spark import SparkRunner
 
@@ -60,6 +61,7 @@ class ScalingConfig(dg.Config):
         ),
     ],
 )
+@failed_in_words()
 def scaled_features(
     context: dg.AssetExecutionContext, spark: SparkRunner, lake: Lake
 ) -> dg.MaterializeResult:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dagster as dg
 from pydantic import Field
 
+from fruits_assets.resources.failures import refused_in_words
+
 
 class ImageSource(dg.ConfigurableResource):
     """A folder or s3:// prefix that holds `<label>/<file>`."""
@@ -15,6 +17,7 @@ class ImageSource(dg.ConfigurableResource):
         description="The manifest.json of an S3 Inventory report, read instead of listing the prefix.",
     )
 
+    @refused_in_words()
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Refuse a missing or empty source, or a report on another one, before a run does any work."""
         from fruits_assets.stages.inventory import read_manifest

@@ -23,6 +23,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 from upath import UPath
 
+from fruits_assets.resources.failures import refused_in_words
 from fruits_assets.resources.files import (
     LakeError,
     full_disk,
@@ -70,11 +71,13 @@ class Lake(dg.ConfigurableResource, LakeReader):
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Lake]:
         """Refuse a place that cannot be written to, then pin what is current for the run."""
-        refuse_unwritable(self.path)
         run_id = context.run.run_id if context.run else uuid.uuid4().hex
-        with running(self.path, run_id):
-            fail_dead_runs(self.path, context.instance)
-            self._pinned = {place.name: current_version(place) for place in self.places()}
+        with contextlib.ExitStack() as run:
+            with refused_in_words():
+                refuse_unwritable(self.path)
+                run.enter_context(running(self.path, run_id))
+                fail_dead_runs(self.path, context.instance)
+                self._pinned = {place.name: current_version(place) for place in self.places()}
             try:
                 yield self
             finally:

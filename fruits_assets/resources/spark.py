@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 from pydantic import Field
 
+from fruits_assets.resources.failures import refused_in_words
 from fruits_assets.resources.process_memory import forget_peaks, own_peak_mb, process_tree
 from fruits_assets.resources.scratch import scratch_folder
 from fruits_assets.resources.spark_failures import explained
@@ -113,11 +114,13 @@ class LocalSpark(SparkRunner):
         default={}, description="Further Spark properties, for instance spark.local.dir."
     )
 
+    @refused_in_words()
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Start Spark in the background: the first asset of a run has a model to convert meanwhile."""
         # Two threads that import it at once can each find it half there.
         import pyspark.sql  # noqa: F401
 
+        self._refuse_missing()
         threading.Thread(target=self._start_early, daemon=True).start()
 
     def _start_early(self) -> None:
@@ -165,7 +168,6 @@ class LocalSpark(SparkRunner):
             SparkSetupError: no Java, or one that is too old; no master answers; no worker of the
                 cluster takes tasks.
         """
-        _require_java()
         # The workers need the driver's packages; a PYSPARK_PYTHON of another project has not got them.
         os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
         # Whatever this process puts aside, its libraries included, is gone with it.
@@ -175,13 +177,17 @@ class LocalSpark(SparkRunner):
         with _one_start_at_a_time:
             is_running = _is_running()
             if not is_running:
-                _require_master(self.master)
+                self._refuse_missing()
             session: SparkSession = LazyPySparkResource(spark_config=self._conf()).spark_session
             if self._is_cluster and not is_running:
                 self._await_workers(session)
             if not session.sparkContext.getConf().contains(_SHUFFLE_PARTITIONS):
                 session.conf.set(_SHUFFLE_PARTITIONS, str(2 * session.sparkContext.defaultParallelism))
             return session
+
+    def _refuse_missing(self) -> None:
+        _require_java()
+        _require_master(self.master)
 
     @property
     def _is_cluster(self) -> bool:

@@ -18,7 +18,6 @@ from upath import UPath
 from fruits_assets.assets.run_report import asked_of_others, checks, source_name
 from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, resources
 from fruits_assets.erase import erase_photos
-from fruits_assets.resources.files import LakeError
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.published import Version
 from fruits_assets.stages.parquet import write_rows
@@ -117,7 +116,7 @@ def test_what_is_no_longer_kept_is_named(materialized: Materialized, tmp_path: P
     impatient = Graph(graph.source, graph.lake_root, keep={"lake_keep_versions": 1, "lake_keep_minutes": 0})
     (graph.source / PHOTO).unlink()
     impatient.materialize(["raw_images"])
-    with pytest.raises(LakeError, match=r"version 0 of raw_images. Materialize mobilenet_features and what"):
+    with pytest.raises(dg.Failure, match=r"version 0 of raw_images. Materialize mobilenet_features and what"):
         impatient.materialize(["run_report"], {"run_report": {"photos_of": "Again."}})
 
 

@@ -38,6 +38,7 @@ from fruits_assets.resources.emr.nodes import Node, in_words, spark_properties, 
 from fruits_assets.resources.emr.pipes import StagingMessageReader
 from fruits_assets.resources.emr.places import Places, bucket_and_key, s3_uris
 from fruits_assets.resources.emr.request import cluster_request, digest
+from fruits_assets.resources.failures import RefusedError
 from fruits_assets.settings import from_environment
 
 NAMES = ("staging_uri", "log_uri", "bootstrap_uri", "service_role", "instance_profile", "subnet_id")
@@ -83,23 +84,23 @@ def set_up(emr: EmrSpark) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_setting_is_named(emr: EmrSpark, name: str) -> None:
-    with pytest.raises(EmrError, match=f"needs FRUITS_EMR_{name.upper()}"):
+    with pytest.raises(RefusedError, match=f"needs FRUITS_EMR_{name.upper()}"):
         set_up(emr.model_copy(update={name: ""}))
 
 
 def test_an_existing_cluster_needs_only_a_place_for_code(emr: EmrSpark) -> None:
     set_up(EmrSpark(cluster_id="j-1", staging_uri=emr.staging_uri))
-    with pytest.raises(EmrError, match="FRUITS_EMR_STAGING_URI"):
+    with pytest.raises(RefusedError, match="FRUITS_EMR_STAGING_URI"):
         set_up(EmrSpark(cluster_id="j-1"))
 
 
 def test_a_place_that_is_not_on_s3_is_named(emr: EmrSpark) -> None:
-    with pytest.raises(EmrError, match=r"FRUITS_EMR_LOG_URI=/tmp/logs is not an s3:// prefix"):
+    with pytest.raises(RefusedError, match=r"FRUITS_EMR_LOG_URI=/tmp/logs is not an s3:// prefix"):
         set_up(emr.model_copy(update={"log_uri": "/tmp/logs"}))
 
 
 def test_a_region_outside_the_eu_needs_a_decision(emr: EmrSpark) -> None:
-    with pytest.raises(EmrError, match=r"us-east-1 is not in the EU.*ALLOW_NON_EU_REGION"):
+    with pytest.raises(RefusedError, match=r"us-east-1 is not in the EU.*ALLOW_NON_EU_REGION"):
         set_up(emr.model_copy(update={"region": "us-east-1"}))
     set_up(emr.model_copy(update={"region": "us-east-1", "allow_non_eu_region": True}))
 
@@ -109,7 +110,7 @@ def test_every_bucket_is_looked_at_before_anything_starts(emr: EmrSpark, name: s
     bucket = bucket_in("ap-south-1")
     encrypt(bucket)
     uri = f"s3://{bucket}/x"
-    with pytest.raises(EmrError, match=f"FRUITS_EMR_{name.upper()}={uri}.*ap-south-1 is not in the EU"):
+    with pytest.raises(RefusedError, match=f"FRUITS_EMR_{name.upper()}={uri}.*ap-south-1 is not in the EU"):
         set_up(emr.model_copy(update={name: uri}))
     set_up(emr.model_copy(update={name: uri, "allow_non_eu_region": True, "region": "ap-south-1"}))
 
@@ -128,14 +129,14 @@ def test_photos_and_tables_outside_the_eu_are_refused(emr: EmrSpark, name: str) 
     set_up(emr.model_copy(update={"data_uris": spark.data_uris}))
     assert name in spark.data_uris
     uri = f"s3://{bucket_in('ap-south-1')}/x"
-    with pytest.raises(EmrError, match=f"{name}={uri}.*ap-south-1 is not in the EU"):
+    with pytest.raises(RefusedError, match=f"{name}={uri}.*ap-south-1 is not in the EU"):
         set_up(emr.model_copy(update={"data_uris": {**spark.data_uris, name: uri}}))
 
 
 def test_a_bucket_without_encryption_is_refused_and_so_is_none(emr: EmrSpark) -> None:
-    with pytest.raises(EmrError, match=r"FRUITS_LAKE=s3://emr-.*is not encrypted"):
+    with pytest.raises(RefusedError, match=r"FRUITS_LAKE=s3://emr-.*is not encrypted"):
         set_up(emr.model_copy(update={"data_uris": {"FRUITS_LAKE": f"s3://{bucket_in('eu-central-1')}/x"}}))
-    with pytest.raises(EmrError, match=r"FRUITS_LAKE=s3://no-such-bucket/lake.*does not exist"):
+    with pytest.raises(RefusedError, match=r"FRUITS_LAKE=s3://no-such-bucket/lake.*does not exist"):
         set_up(emr.model_copy(update={"data_uris": {"FRUITS_LAKE": "s3://no-such-bucket/lake"}}))
 
 
@@ -272,7 +273,9 @@ def test_overrides_are_merged_into_the_request(emr: EmrSpark, monkeypatch: pytes
 
 
 def test_an_unknown_type_of_instance_is_named_with_those_that_are_known(emr: EmrSpark) -> None:
-    with pytest.raises(EmrError, match=r"FRUITS_EMR_CORE_INSTANCE_TYPE=x9.huge is not one of m5.xlarge, "):
+    with pytest.raises(
+        RefusedError, match=r"FRUITS_EMR_CORE_INSTANCE_TYPE=x9.huge is not one of m5.xlarge, "
+    ):
         set_up(emr.model_copy(update={"core_instance_type": "x9.huge"}))
 
 

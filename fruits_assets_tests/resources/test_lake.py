@@ -22,6 +22,7 @@ from dagster._core.definitions.scoped_resources_builder import ScopedResourcesBu
 from upath import UPath
 
 from fruits_assets.resources import published
+from fruits_assets.resources.failures import RefusedError
 from fruits_assets.resources.files import LakeError
 from fruits_assets.resources.lake import Lake
 from fruits_assets.resources.published import ConflictError, Version, derived_data_version, storage_options
@@ -268,7 +269,7 @@ def test_a_commit_of_somebody_else_is_passed_over_and_followed(local: Lake) -> N
 def test_a_lake_of_an_earlier_release_is_refused_with_what_to_do(local: Lake) -> None:
     (local.place("images")).mkdir(parents=True)
     (local.place("images") / "current.json").write_text("{}")
-    with pytest.raises(LakeError, match=r"earlier release.*FRUITS_LAKE"), in_a_run(local):
+    with pytest.raises(RefusedError, match=r"earlier release.*FRUITS_LAKE"), in_a_run(local):
         pass
 
 
@@ -303,7 +304,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_with_its_name(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     root = root.format(file=tmp_path / "file")
-    with pytest.raises(LakeError, match="cannot be written to") as error, in_a_run(Lake(root=root)):
+    with pytest.raises(RefusedError, match="cannot be written to") as error, in_a_run(Lake(root=root)):
         pass
     assert root in str(error.value)
     assert "FRUITS_LAKE" in str(error.value)
@@ -314,7 +315,7 @@ def test_a_full_disk_is_refused_before_any_work(local: Lake, monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(LakeError, match=r"No space left on device.*free space there"), in_a_run(local):
+    with pytest.raises(RefusedError, match=r"No space left on device.*free space there"), in_a_run(local):
         pass
     assert list(Path(local.root).iterdir()) == []
 

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from fruits_assets.resources.spark import LocalSpark, SparkSetupError
+from fruits_assets.resources.failures import RefusedError
+from fruits_assets.resources.spark import LocalSpark
 from fruits_assets.stages import progress as progress_module
 from fruits_assets.stages.progress import progress, progress_line
 from fruits_assets.stages.stage import Stage, StageResult, logger
@@ -129,8 +130,8 @@ def test_no_java_or_an_old_one_is_an_error_that_says_what_to_install(
         java.write_text(f"#!/bin/sh\necho '{version}' >&2\n")
         java.chmod(0o755)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(SparkSetupError, match="Java 17 or newer") as error:
-        _ = LocalSpark().session
+    with pytest.raises(RefusedError, match="Java 17 or newer") as error:
+        LocalSpark().setup_for_execution(dg.build_init_resource_context())
     assert message in str(error.value)
     assert "openjdk-17-jre-headless" in str(error.value)
 

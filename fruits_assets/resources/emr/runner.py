@@ -33,6 +33,7 @@ from fruits_assets.resources.emr.places import Places, bucket_and_key, s3_uris
 from fruits_assets.resources.emr.request import cluster_request
 from fruits_assets.resources.emr.settings import EmrSettings
 from fruits_assets.resources.emr.step import Step
+from fruits_assets.resources.failures import refused_in_words
 
 if TYPE_CHECKING:
     from fruits_assets.stages.stage import Stage, StageResult
@@ -57,6 +58,7 @@ class EmrSpark(EmrSettings):
         default={}, description="Where photos and tables are, by the name of the setting."
     )
 
+    @refused_in_words()
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Refuse missing settings and places where the GDPR would not hold, before anything is started."""
         self.refuse_missing()
