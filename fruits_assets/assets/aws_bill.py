@@ -18,6 +18,7 @@ _NEGLIGIBLE_USD = USD_A_QUESTION
 _DAY = timedelta(days=1)
 # What was estimated before a day may be of it: EMR lets a cluster be idle for no longer than this.
 _LONGEST_IDLE = timedelta(days=7)
+_RECORDS_AT_ONCE = 1000
 
 aws_bill = dg.AssetSpec(
     "aws_bill",
@@ -121,7 +122,7 @@ def _told_by_steps(instance: dg.DagsterInstance, since: float) -> Iterator[dict[
     for key in instance.all_asset_keys():
         wanted, cursor = dg.AssetRecordsFilter(asset_key=key, after_timestamp=since), None
         while True:
-            page = instance.fetch_materializations(wanted, limit=1000, cursor=cursor)
+            page = instance.fetch_materializations(wanted, limit=_RECORDS_AT_ONCE, cursor=cursor)
             for record in page.records:
                 if record.asset_materialization is not None:
                     told = {

@@ -15,6 +15,7 @@ from moto.ce.models import CostExplorerBackend, ce_backends
 from moto.core.exceptions import JsonRESTError
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
+from fruits_assets.assets import aws_bill
 from fruits_assets.definitions import Settings, definitions
 
 DAY = date(2026, 1, 31)
@@ -135,9 +136,9 @@ def names_without(monkeypatch: pytest.MonkeyPatch, variable: str) -> set[str]:
 
 def test_a_run_of_the_graph_does_not_ask(project: str) -> None:
     found = definitions(Settings())
-    checks = found.resolve_job_def("fruits_pipeline").asset_layer.asset_graph.asset_check_keys
-    assert checks
-    assert "aws_bill" not in {check.asset_key.to_user_string() for check in checks}
+    steps = {node.name for node in found.resolve_job_def("fruits_pipeline").nodes}
+    assert "raw_images" in steps
+    assert not {step for step in steps if "real_cost" in step}
     schedule = found.get_repository_def().get_schedule_def("every_evening")
     assert schedule.job_name == "compare_costs"
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
@@ -253,9 +254,10 @@ def test_of_a_cluster_the_last_estimate_counts_and_of_that_the_part_of_the_day(
     s3: str, project: str, instance: dg.DagsterInstance
 ) -> None:
     midnight = datetime(2026, 2, 1, tzinfo=UTC)
-    # Two steps of one cluster, of which the first also estimates the whole of it.
-    estimate(instance, 0.5, "j-1", NOON, NOON + HOUR)
-    estimate(instance, 1.0, "j-1", NOON, NOON + 2 * HOUR, asset="pca_model")
+    # Three steps of one cluster, each of which estimates the whole of it.
+    estimate(instance, 0.5, "j-1", NOON, NOON + HOUR, asset="mobilenet_features")
+    estimate(instance, 1.5, "j-1", NOON, NOON + 3 * HOUR, asset="pca_model")
+    estimate(instance, 1.0, "j-1", NOON, NOON + 2 * HOUR, asset="scaled_features")
     # One that began the day before, and one that is there for an hour of four.
     estimate(
         instance, 0.6, "j-2", datetime(2026, 1, 30, 22, tzinfo=UTC), datetime(2026, 1, 31, 1, tzinfo=UTC)
@@ -268,7 +270,17 @@ def test_of_a_cluster_the_last_estimate_counts_and_of_that_the_part_of_the_day(
         dg.AssetMaterialization("raw_images", metadata={"emr_cluster": "j-5"})
     )
     will_answer(s3, answer((COMPUTE, "EUW3-BoxUsage:m5.xlarge", 2.2)))
-    assert shown(compare(instance))["estimated_usd"] == pytest.approx(1.0 + 0.2 + 1.0)
+    assert shown(compare(instance))["estimated_usd"] == pytest.approx(1.5 + 0.2 + 1.0)
+
+
+def test_all_estimates_of_an_asset_count(
+    s3: str, project: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aws_bill, "_RECORDS_AT_ONCE", 2)
+    for n in range(5):
+        estimate(instance, 1.0, f"j-{n}")
+    will_answer(s3, answer((COMPUTE, "EUW3-BoxUsage:m5.xlarge", 5.0)))
+    assert shown(compare(instance))["estimated_usd"] == pytest.approx(5.0)
 
 
 # Not told --------------------------------------------------------------------------------------------
