@@ -16,6 +16,7 @@ import dagster as dg
 import pytest
 from pyspark.sql import SparkSession
 
+from fruits_assets.resources.failures import RefusedError
 from fruits_assets.resources.image_source import ImageSource
 from fruits_assets.stages.inventory import inventory_files, read_manifest
 from fruits_assets.stages.listing import ListedFile, list_image_files
@@ -305,10 +306,10 @@ def test_the_image_source_refuses_a_missing_or_foreign_report_and_reads_no_data_
         ("s3://orchid/photos", uri, f"its sourceBucket is '{BUCKET}'"),
         ("/home/me/photos", uri, "the image source is '/home/me/photos'"),
     ]:
-        with pytest.raises(Exception, match="images") as error:
+        with pytest.raises(RefusedError, match="S3 Inventory report") as error:
             set_up(ImageSource(uri=source, inventory=inventory))
         assert isinstance(error.value.__cause__, StageInputError)
-        assert fault in str(error.value.__cause__)
+        assert fault in str(error.value)
 
 
 def test_the_fingerprint_of_an_image_source_is_that_of_its_report(client: Any) -> None:
