@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from numpy.typing import NDArray
 
-RAW, MODEL, FEATURES, SCALED, PCA, RESULTS, CLASSIFIER = (
+RAW, MODEL, FEATURES, SCALED, PCA, RESULTS, CLASSIFIER, REPORT = (
     "raw_images",
     "mobilenet_model",
     "mobilenet_features",
@@ -31,10 +31,11 @@ RAW, MODEL, FEATURES, SCALED, PCA, RESULTS, CLASSIFIER = (
     "pca_model",
     "pca_features_csv",
     "fruit_classifier",
+    "run_report",
 )
-ASSETS = (RAW, MODEL, FEATURES, SCALED, PCA, RESULTS, CLASSIFIER)
+ASSETS = (RAW, MODEL, FEATURES, SCALED, PCA, RESULTS, CLASSIFIER, REPORT)
 LOG, VERSIONS, RUNNING = "_delta_log", "_versions", "_running"
-CSV, PARQUET = "results.csv", "results.parquet"
+CSV, PARQUET, PAGE = "results.csv", "results.parquet", "report.html"
 
 # An asset, the input whose images it has, one row each, and the columns by which these are told apart.
 _SAME_IMAGES = (
@@ -45,7 +46,7 @@ _SAME_IMAGES = (
 )
 _RECORD = "fruits_assets"
 _LOG_ENTRY = re.compile(r"\d{20}\.(json|crc|checkpoint\.parquet)|_last_checkpoint")
-_LINKS = ("_latest", CSV, PARQUET)
+_LINKS = ("_latest", CSV, PARQUET, PAGE)
 
 
 class TornError(Exception):
