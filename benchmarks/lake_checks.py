@@ -46,7 +46,7 @@ _SAME_IMAGES = (
 )
 _RECORD = "fruits_assets"
 _LOG_ENTRY = re.compile(r"\d{20}\.(json|crc|checkpoint\.parquet)|_last_checkpoint")
-_LINKS = ("_latest", CSV, PARQUET, PAGE)
+_LINKS = {RESULTS: ("_latest", CSV, PARQUET), REPORT: ("_latest", PAGE)}
 
 
 class TornError(Exception):
@@ -345,8 +345,7 @@ def _kept_files(lake: Path, asset: str, keep_versions: int) -> Iterator[Path]:
         for table, of_table in version.record["tables"].items():
             if beside := published(lake, f"{asset}/_{table}", of_table):
                 yield from (beside.folder / path for path, _, _ in beside.files)
-    if asset == RESULTS:
-        yield from (lake / asset / name for name in _LINKS)
+    yield from (lake / asset / name for name in _LINKS.get(asset, ()))
 
 
 def _leaves(folder: Path) -> Iterator[Path]:
