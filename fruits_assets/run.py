@@ -14,7 +14,8 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -59,11 +60,10 @@ def main(arguments: Sequence[str]) -> int:
     os.environ |= {_HOME: str(home)}
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
     out, told = _all_else_goes_to(log)
-    watch = _Watch()
+    watch = _Watch(told)
     try:
-        with LiveLines(told, watch.now) as lines:
+        with watch.lines as lines:
             lines.say(f"Run {run_id}, log: {log}")
-            watch.say = lines.say
             made = _run(run_id, config, watch)
         print(f"\n{made}", file=out, flush=True)
     except (KeyboardInterrupt, RunCancelledError):
@@ -72,7 +72,8 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         from fruits_assets.resources.failures import in_words
 
-        traceback.print_exc()
+        with suppress(OSError):  # its disk may be what is full
+            traceback.print_exc()
         last, status = in_words(error), 1
     else:
         return 0
@@ -114,7 +115,7 @@ def _run(run_id: str, config: Path | None, watch: _Watch) -> str:
     Raises:
         RunError, RunCancelledError: it has failed, or was cancelled; and whatever keeps it from beginning.
     """
-    text = "" if config is None else _text_of(config)
+    run_config = _mapping_of(config) if config else {}
     import dagster as dg
     from dagster._core.definitions.reconstruct import ReconstructableRepository
     from dagster._core.execution.api import execute_run
@@ -130,43 +131,42 @@ def _run(run_id: str, config: Path | None, watch: _Watch) -> str:
             run = instance.create_run_for_job(
                 job_def=job.get_definition(),
                 run_id=run_id,
-                run_config=_mapping_of(text, config),
+                run_config=run_config,
                 job_code_origin=job.get_python_origin(),
             )
         except dg.DagsterInvalidConfigError as error:
             raise RunError(_fault(config, " ".join(map(_shortened, error.error_messages)))) from error
 
         def cancel(entry: EventLogEntry) -> None:
-            # Dagster takes an interrupt that nobody has announced for a failure.
+            # Dagster takes an interrupt that nobody has announced for a failure. Before the first asset, that
+            # is recorded already.
             if _is_interrupted(entry) and not watch.is_cancelled:
                 watch.is_cancelled = True
-                instance.report_run_canceling(run)
+                if entry.step_key:
+                    instance.report_run_canceling(run)
+                else:
+                    instance.report_run_canceled(run)
 
         instance.add_event_listener(run_id, cancel)
         instance.add_event_listener(run_id, watch.hear)
-        execute_run(job, run, instance)
+        done = execute_run(job, run, instance)
         if watch.is_cancelled:
             raise RunCancelledError
-        if watch.failures:
+        if not done.success:
             raise RunError("\n".join(watch.failures))
         made = summary.summary(definitions.lake(from_environment(definitions.Settings)))
         return "\n".join([made, "", *summary.failed_checks(instance)])
 
 
-def _text_of(config: Path) -> str:
-    try:
-        return config.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(_fault(config, f"{error}. Name a YAML file that can be read.")) from error
-
-
-def _mapping_of(text: str, config: Path | None) -> Mapping[str, Any]:
+def _mapping_of(config: Path) -> Mapping[str, Any]:
     import yaml
     from dagster_shared.yaml_utils import safe_load_yaml
 
     try:
-        parsed = safe_load_yaml(text) or {}
-    except yaml.YAMLError as error:
+        parsed = safe_load_yaml(config.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise RunError(_fault(config, f"{error.strerror}. Name a YAML file that can be read.")) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(_fault(config, f"no YAML: {' '.join(str(error).split())}.")) from error
     if not isinstance(parsed, dict):
         raise RunError(_fault(config, f"not names with values, but {type(parsed).__name__}."))
@@ -202,14 +202,16 @@ def _words_of(error: SerializableErrorInfo | None) -> str:
 class _Watch:
     """Makes lines of what Dagster records of a run."""
 
-    def __init__(self) -> None:
-        self.say: Callable[[str], None] = print
+    def __init__(self, stream: TextIO) -> None:
+        self.lines = LiveLines(stream, self._now)
         self.failures: list[str] = []
         self.is_cancelled = False
-        self._asset, self._since, self._news, self._outcome = "starting", time.monotonic(), "", ""
+        self._begin("starting")
 
-    def now(self) -> str:
-        """Of the asset that is being made."""
+    def _begin(self, asset: str) -> None:
+        self._asset, self._since, self._news, self._outcome = asset, time.monotonic(), "", ""
+
+    def _now(self) -> str:
         return self._line(f"{time.monotonic() - self._since:6.0f}", self._news) if self._asset else ""
 
     def _line(self, seconds: str, words: str) -> str:
@@ -222,12 +224,7 @@ class _Watch:
             if entry.step_key == self._asset:
                 self._hear_message(entry.user_message, int(entry.level))
         elif event.is_step_start:
-            self._asset, self._since, self._news, self._outcome = (
-                str(event.step_key),
-                time.monotonic(),
-                "",
-                "",
-            )
+            self._begin(str(event.step_key))
         elif event.is_step_materialization and not self._outcome:
             facts = {name: value.value for name, value in event.materialization.metadata.items()}
             n_rows = facts["dagster/row_count"]
@@ -243,13 +240,12 @@ class _Watch:
             self.failures.append(_words_of(event.job_failure_data.error))
 
     def _end(self, words: str) -> None:
-        self.say(self._line(f"{time.monotonic() - self._since:6.1f}", words))
+        self.lines.say(self._line(f"{time.monotonic() - self._since:6.1f}", words))
         self._asset = ""
 
     def _hear_message(self, message: str, level: int) -> None:
         if level >= logging.WARNING:
-            self.say(printable(f"{self._asset}: {message}"))
-        self._news = message
-        # What an asset says of itself is how it ends.
-        if message.startswith(f"{self._asset}: "):
-            self._outcome = message.removeprefix(f"{self._asset}: ")
+            self.lines.say(printable(f"{self._asset}: {message}"))
+        self._news = message.removeprefix(f"{self._asset}: ")
+        if self._news != message:  # what an asset says of itself is how it ends
+            self._outcome = self._news

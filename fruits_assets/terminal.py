@@ -11,6 +11,7 @@ from typing import Final, TextIO
 
 _NEW_LINE: Final = "\r\x1b[K"  # back to its start, and nothing on it
 _LIVE_S, _LOG_S = 0.5, 10.0
+_WIDTH: Final = 80  # of a terminal that does not say how wide it is
 
 
 def printable(text: str) -> str:
@@ -65,8 +66,8 @@ class LiveLines:
             if not (line := self._now()):
                 continue
             if self._is_live:
-                width = os.get_terminal_size(self._stream.fileno()).columns
-                self._write(f"{_NEW_LINE}{line[: max(1, width - 1)]}")
+                width = os.get_terminal_size(self._stream.fileno()).columns or _WIDTH
+                self._write(f"{_NEW_LINE}{line[: width - 1]}")
             else:
                 self._write(f"{line}\n")
 

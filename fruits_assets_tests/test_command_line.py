@@ -75,7 +75,7 @@ def test_a_wrong_setting_stops_job_execute_with_one_clear_line(tmp_path: Path) -
     env = environment(tmp_path / "missing", tmp_path / "lake", tmp_path / "home")
     done = command(DAGSTER, "job", "execute", *TARGET, "-j", "fruits_pipeline", env=env)
     assert done.returncode != 0
-    assert f"Image source '{tmp_path / 'missing'}': no such folder or prefix" in done.stderr
+    assert f"Image source '{tmp_path / 'missing'}': no such folder or prefix" in done.stderr.splitlines()[-1]
     assert "STEP_START" not in done.stderr
     assert not (tmp_path / "lake" / "mobilenet_model").exists()
 

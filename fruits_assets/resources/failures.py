@@ -58,13 +58,18 @@ def in_words(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if type(error).__module__.startswith("fruits_assets."):
         return "\n".join(lines)
-    words = " ".join(lines)
+    words = " ".join(lines).partition(" [SQL: ")[0]  # which SQLAlchemy adds to its errors
     if len(words) > _MAX_WORDS:
         words = f"{words[:_MAX_WORDS]} ..."
     words = f"{type(error).__name__}: {words}"
-    if getattr(error, "errno", None) == errno.ENOSPC or "database or disk is full" in words:
+    if "(sqlite3.OperationalError)" in words:
         words += (
-            ". The disk is full: free space there, or set FRUITS_LAKE, TMPDIR or DAGSTER_HOME, whichever is "
-            "on it, to a place that has more."
+            ". Dagster could not keep its records in DAGSTER_HOME. Free space there, or set it to a folder "
+            "that has more and can be written to."
+        )
+    elif getattr(error, "errno", None) == errno.ENOSPC:
+        words += (
+            ". Free space there, or set FRUITS_LAKE, TMPDIR or DAGSTER_HOME, whichever is on that disk, to a "
+            "place that has more."
         )
     return words

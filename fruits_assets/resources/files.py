@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Sequence
 
@@ -56,9 +57,11 @@ def full_disk(error: BaseException, place: UPath) -> LakeError | None:
         return None
     if isinstance(error, RuntimeError):
         return None  # told already
+    places = [place.path] * is_local(place) + [tempfile.gettempdir()]
+    free = " or ".join(f"'{path}' ({shutil.disk_usage(path).free / 1e6:,.0f} MB free)" for path in places)
     return LakeError(
-        f"Nothing was published: the disk of '{place}' is full (No space left on device). Free space there, "
-        "or set FRUITS_LAKE to a place that has more."
+        f"Nothing was published: the disk of {free} is full (No space left on device). Free space there, or "
+        "set FRUITS_LAKE or TMPDIR to a place that has more."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
@@ -58,6 +59,7 @@ _one_start_at_a_time = threading.Lock()
 # Executors are JVMs that have to start; on a cluster that has room, all are there within seconds.
 _WORKERS_WAIT_S, _WORKERS_POLL_S = 120.0, 1.0
 _MASTER_WAIT_S = 10.0
+_GATEWAY_WAIT_S = 30.0
 # The address of a Unix domain socket has so many bytes on macOS (Linux has a few more), its name in the
 # folder 42 of them.
 _SOCKET_FOLDER_BYTES = 103 - 42
@@ -121,7 +123,10 @@ class LocalSpark(SparkRunner):
         import pyspark.sql  # noqa: F401
 
         self._refuse_missing()
-        threading.Thread(target=self._start_early, daemon=True).start()
+        starting = threading.Thread(target=self._start_early, daemon=True)
+        scratch_folder()  # what is registered last is done first
+        atexit.register(_await_gateway, starting)
+        starting.start()
 
     def _start_early(self) -> None:
         # What goes wrong here goes wrong again, and is told, where an asset asks for the session.
@@ -260,6 +265,15 @@ class LocalSpark(SparkRunner):
                 "Set FRUITS_LAKE to a folder (images may stay on S3), or give the resource's "
                 "spark_conf spark.jars.packages with hadoop-aws and spark.hadoop.fs.s3.impl."
             )
+
+
+def _await_gateway(starting: threading.Thread) -> None:
+    """Before the scratch folder goes: a JVM that cannot write there how to reach it would stay for ever."""
+    from pyspark import SparkContext
+
+    deadline = time.monotonic() + _GATEWAY_WAIT_S
+    while starting.is_alive() and SparkContext._gateway is None and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _cancel(group: str) -> None:
