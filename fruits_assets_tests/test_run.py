@@ -228,7 +228,8 @@ def test_a_mistake_ends_in_one_paragraph_before_anything_is_made(
     assert told.status == 1
     assert told.last.startswith(begin.format(tmp=tmp_path))
     assert told.last.endswith(end)
-    assert len(told.lines) == 3
+    # A slow machine says that it is still starting.
+    assert len([line for line in told.lines if not line.startswith("starting ")]) == 3
     assert told.summary == ""
     assert "Traceback" in told.log.read_text() or "Stack Trace" in told.log.read_text()
     assert not list(lake.glob("*/_versions"))
