@@ -119,7 +119,10 @@ def standalone_cluster(folder: Path, n_workers: int) -> Iterator[StandaloneClust
                 assert process.poll() is None, f"a daemon ended by itself: see {folder}/*/log.txt"
             try:
                 return list(cluster.states().values()) == ["ALIVE"] * n_workers
-            except OSError:
+            except (
+                OSError,
+                json.JSONDecodeError,
+            ):  # until all is there, the master answers any path by a page
                 return False
 
         wait_until(all_registered, _START_S)
