@@ -121,11 +121,10 @@ class LocalSpark(SparkRunner):
         """Start Spark in the background: the first asset of a run has a model to convert meanwhile."""
         # Two threads that import it at once can each find it half there.
         import pyspark.sql  # noqa: F401
-        from pyspark import SparkContext
 
         self._refuse_missing()
         # Dagster sets resources up once more when a run is over: a job then would be killed with the process.
-        if SparkContext._active_spark_context is not None:
+        if _is_running():
             return
         starting = threading.Thread(target=self._start_early, daemon=True)
         scratch_folder()  # what is registered last is done first
