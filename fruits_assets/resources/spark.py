@@ -123,9 +123,6 @@ class LocalSpark(SparkRunner):
         import pyspark.sql  # noqa: F401
 
         self._refuse_missing()
-        # Dagster sets resources up once more when a run is over: a job then would be killed with the process.
-        if _is_running():
-            return
         starting = threading.Thread(target=self._start_early, daemon=True)
         scratch_folder()  # what is registered last is done first
         atexit.register(_await_gateway, starting)
@@ -134,7 +131,9 @@ class LocalSpark(SparkRunner):
     def _start_early(self) -> None:
         # What goes wrong here goes wrong again, and is told, where an asset asks for the session.
         with suppress(Exception):
-            self.session.range(1).count()
+            # Dagster sets resources up once more when a run is over: a job would be killed with the process.
+            if not _is_running():
+                self.session.range(1).count()
 
     def run(
         self,
