@@ -169,13 +169,13 @@ def cost_explorer(spark: EmrSpark) -> CostExplorer:
     Raises:
         ValueError: these do not carry the tag by which to ask.
     """
-    tags = dict(pair.split("=", 1) for pair in spark.tags.split(",") if "=" in pair)
-    if "Project" not in tags:
+    project = spark.named_tags.get("Project")
+    if project is None:
         raise ValueError(
             f"FRUITS_EMR_REAL_COST=true needs Project=... in FRUITS_EMR_TAGS, which is '{spark.tags}': AWS "
             "tells costs apart by it. The outputs of bootstrap/emr-stack.yaml have it."
         )
-    return CostExplorer(region=spark.region, project=tags["Project"], daily_budget_usd=spark.daily_budget_usd)
+    return CostExplorer(region=spark.region, project=project, daily_budget_usd=spark.daily_budget_usd)
 
 
 defs = definitions(from_environment(Settings))

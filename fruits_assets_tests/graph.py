@@ -12,6 +12,7 @@ from typing import Any, cast
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, resources
 from fruits_assets.resources.lake import Lake
@@ -33,7 +34,7 @@ _PER_LABEL = 4
 # Of the whole graph's source: of the seven labels of the samples, and the odd ones.
 N_IMAGES = 7 * _PER_LABEL + len(ODD_NAMES)
 # Untrained, the network tells fruits apart hardly better than by chance.
-ANY_CLASSIFIER = {
+ANY_CLASSIFIER: dict[str, dict[str, Any]] = {
     "fruit_classifier": {"min_errors_avoided": 0.0, "min_accuracy": 0.0, "max_calibration_error": 1.0}
 }
 
@@ -69,11 +70,7 @@ class Graph:
             cast("Sequence[dg.AssetsDefinition]", GRAPH),
             resources=resources(settings),
             selection=selection,
-            run_config={
-                "ops": {
-                    asset: {"config": values} for asset, values in {**everywhere, **(config or {})}.items()
-                }
-            },
+            run_config=run_config({**everywhere, **(config or {})}),
             **more,
         )
 
@@ -93,6 +90,17 @@ class Graph:
         tables = [pq.read_table(uri) for uri in self.lake.current(asset).table.uris]
         rows = pa.concat_tables(tables)
         return rows.sort_by("path") if "path" in rows.column_names else rows
+
+
+def run_config(of_assets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A run's configuration, from that of assets by their names."""
+    return {"ops": {asset: {"config": dict(values)} for asset, values in of_assets.items()}}
+
+
+def write_run_config(file: Path, of_assets: Mapping[str, Mapping[str, Any]]) -> Path:
+    """The same as a file, for a command."""
+    file.write_text(yaml.dump(run_config(of_assets)))
+    return file
 
 
 def sample_source(folder: Path, images_per_label: int = _PER_LABEL) -> Path:

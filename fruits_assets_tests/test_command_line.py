@@ -14,9 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
-from fruits_assets_tests.graph import ANY_CLASSIFIER, Materialized
+from fruits_assets_tests.graph import ANY_CLASSIFIER, Materialized, write_run_config
 from fruits_assets_tests.stages.sources import write_noise
 
 pytestmark = pytest.mark.slow
@@ -48,9 +47,8 @@ def test_job_execute_makes_the_results_and_the_summary_tells_of_them(
     materialized: Materialized, tmp_path: Path
 ) -> None:
     env = environment(materialized.graph.source, tmp_path / "lake", tmp_path / "home")
-    config = tmp_path / "run.yaml"
     of_assets = {"pca_model": {"n_components": 3}, **ANY_CLASSIFIER}
-    config.write_text(yaml.dump({"ops": {asset: {"config": of} for asset, of in of_assets.items()}}))
+    config = write_run_config(tmp_path / "run.yaml", of_assets)
     done = command(DAGSTER, "job", "execute", *TARGET, "-j", "fruits_pipeline", "-c", str(config), env=env)
     assert done.returncode == 0, done.stderr
     assert "extracting features: 38 / 38 images" in done.stderr

@@ -19,12 +19,11 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
-import yaml
 
 from fruits_assets.jobs import fruits_pipeline
 from fruits_assets.terminal import LiveLines
 from fruits_assets_tests.conftest import write_image
-from fruits_assets_tests.graph import ANY_CLASSIFIER, N_IMAGES, sample_source
+from fruits_assets_tests.graph import ANY_CLASSIFIER, N_IMAGES, sample_source, write_run_config
 from fruits_assets_tests.test_command_line import PROJECT, environment
 
 pytestmark = pytest.mark.slow
@@ -86,9 +85,8 @@ def env(tmp_path_factory: pytest.TempPathFactory, network: object) -> Mapping[st
 @pytest.fixture(scope="module")
 def made(env: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Told:
     """The first run."""
-    config = tmp_path_factory.mktemp("config") / "run.yaml"
     of_assets = {"pca_model": {"n_components": 3}, **ANY_CLASSIFIER}
-    config.write_text(yaml.dump({"ops": {asset: {"config": of} for asset, of in of_assets.items()}}))
+    config = write_run_config(tmp_path_factory.mktemp("config") / "run.yaml", of_assets)
     return fruits_run(env, "--config", str(config))
 
 

@@ -10,9 +10,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-import yaml
 
-from fruits_assets_tests.graph import ANY_CLASSIFIER, sample_source
+from fruits_assets_tests.graph import ANY_CLASSIFIER, sample_source, write_run_config
 
 pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parents[1]
@@ -69,12 +68,10 @@ def test_the_command_is_there_and_tells_what_it_can(bin_folder: Path, tmp_path: 
 def test_the_graph_runs_in_an_empty_folder(bin_folder: Path, tmp_path: Path) -> None:
     source, home = sample_source(tmp_path / "source", images_per_label=3), tmp_path / "home"
     home.mkdir()
-    (tmp_path / "run.yaml").write_text(
-        yaml.dump({"ops": {asset: {"config": of} for asset, of in ANY_CLASSIFIER.items()}})
-    )
+    config = write_run_config(tmp_path / "run.yaml", ANY_CLASSIFIER)
     run(
         *(bin_folder / "python", "-m", "dagster", "job", "execute", "-m", "fruits_assets.definitions"),
-        *("-j", "fruits_pipeline", "-c", "run.yaml"),
+        *("-j", "fruits_pipeline", "-c", config),
         cwd=tmp_path,
         DAGSTER_HOME=str(home),
         DAGSTER_DISABLE_TELEMETRY="yes",

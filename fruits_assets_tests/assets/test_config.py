@@ -8,12 +8,13 @@ import dagster as dg
 import pytest
 
 from fruits_assets.definitions import defs
+from fruits_assets_tests.graph import run_config
 
 
 def launch(config: dict[str, dict[str, Any]]) -> None:
     """What a launch does with a run's configuration: build the execution plan."""
     job = defs.resolve_job_def("fruits_pipeline")
-    dg.validate_run_config(job, {"ops": {asset: {"config": values} for asset, values in config.items()}})
+    dg.validate_run_config(job, run_config(config))
 
 
 def message(config: dict[str, dict[str, Any]]) -> str:

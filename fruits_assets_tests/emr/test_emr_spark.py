@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from pyspark.sql import SparkSession
 
 from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, resources
@@ -28,7 +27,7 @@ from fruits_assets.resources.lake import Lake
 from fruits_assets_tests.bootstrap.test_stack import STACK, read
 from fruits_assets_tests.emr.fake_emr import FakeEmr
 from fruits_assets_tests.emr.light_run import failure
-from fruits_assets_tests.graph import ANY_CLASSIFIER, Graph
+from fruits_assets_tests.graph import ANY_CLASSIFIER, Graph, write_run_config
 
 pytestmark = pytest.mark.slow
 
@@ -162,8 +161,7 @@ def assert_same_classifier(project: Project, local: Graph) -> None:
 def test_the_whole_graph_on_a_cluster_gives_what_a_local_run_gives(
     fake_emr: FakeEmr, project: Project, spark: SparkSession, tmp_path: Path
 ) -> None:
-    config = tmp_path / "run.yaml"
-    config.write_text(yaml.dump({"ops": {asset: {"config": of} for asset, of in ANY_CLASSIFIER.items()}}))
+    config = write_run_config(tmp_path / "run.yaml", ANY_CLASSIFIER)
     job = project.command(
         *("job", "execute", "-m", "fruits_assets.definitions", "-j", "fruits_pipeline", "-c", str(config))
     )

@@ -17,11 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from PIL import Image, ImageOps
 
 from fruits_assets.definitions import SAMPLE_IMAGES
-from fruits_assets_tests.graph import ANY_CLASSIFIER, Graph, Materialized
+from fruits_assets_tests.graph import ANY_CLASSIFIER, Graph, Materialized, write_run_config
 from fruits_assets_tests.resources.standalone_cluster import (
     StandaloneCluster,
     Worker,
@@ -135,8 +134,7 @@ def assert_same_results(graph: Graph, expected: Graph) -> None:
 
 def run_and_crash_a_worker(graph: Graph, folder: Path) -> None:
     """Materialize all of it on a cluster of two workers, one of which dies."""
-    log, config = folder / "run.log", folder / "run.yaml"
-    config.write_text(yaml.dump({"ops": {asset: {"config": of} for asset, of in ANY_CLASSIFIER.items()}}))
+    log, config = folder / "run.log", write_run_config(folder / "run.yaml", ANY_CLASSIFIER)
     with standalone_cluster(folder / "cluster", n_workers=2) as cluster, log.open("wb") as log_file:
         env = {
             **environment(graph.source, graph.lake_root, folder / "home"),

@@ -55,7 +55,6 @@ def cluster_request(settings: EmrSettings) -> dict[str, Any]:
         "EmrManagedSlaveSecurityGroup": settings.security_group,
         "ServiceAccessSecurityGroup": settings.service_access_security_group,
     }
-    tags = dict(pair.split("=", 1) for pair in settings.tags.split(",") if pair)
     script, requirements = (f"{settings.bootstrap_uri.rstrip('/')}/{name}" for name in BOOTSTRAP_FILES)
     request: dict[str, Any] = {
         "Name": settings.cluster_name,
@@ -89,7 +88,10 @@ def cluster_request(settings: EmrSettings) -> dict[str, Any]:
         # Without this tag, EMR's managed policies do not let it start nodes.
         "Tags": [
             {"Key": name, "Value": value}
-            for name, value in {"for-use-with-amazon-emr-managed-policies": "true", **tags}.items()
+            for name, value in {
+                "for-use-with-amazon-emr-managed-policies": "true",
+                **settings.named_tags,
+            }.items()
         ],
     }
     if settings.security_configuration:

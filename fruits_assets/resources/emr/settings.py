@@ -103,6 +103,12 @@ class EmrSettings(SparkRunner):
                 raise EmrError(f"{variable('tags')}={self.tags}: '{pair}' is not name=value.")
 
     @property
+    def named_tags(self) -> dict[str, str]:
+        """Value by name."""
+        pairs = (pair.partition("=") for pair in self.tags.split(","))
+        return {name: value for name, is_pair, value in pairs if is_pair}
+
+    @property
     def uris(self) -> dict[str, str]:
         """The places among them, by the name of the setting."""
         own = {name: getattr(self, name) for name in ("staging_uri", "log_uri", "bootstrap_uri")}
