@@ -6,16 +6,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?=
 STACK ?= fruits-assets
+# Weights other than the bundled ones, which are for the bundled images, are converted by TensorFlow.
+WEIGHTS := $(or $(FRUITS_WEIGHTS),$(if $(FRUITS_IMAGES),imagenet,demo))
+FOR_WEIGHTS := $(VENV)/$(if $(filter demo,$(WEIGHTS)),run,keras)
 EMR_TESTS := $(addprefix fruits_assets_tests/,emr resources/test_emr.py bootstrap)
 
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 export DAGSTER_DISABLE_TELEMETRY := yes
 # `dagster job execute` announces its successor, which needs one more package, at every call.
 export PYTHONWARNINGS := ignore
+# Images of containers set it to stay small; here it would have every process compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run predict app report test test-fast test-emr ui erase emr-down lint format clean
 
-run: $(VENV)/run java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
+run: $(FOR_WEIGHTS) java ## materialize the whole graph over the sample images (or FRUITS_IMAGES)
 	@$(BIN)/fruits run $(if $(CONFIG),--config '$(CONFIG)')
 
 report: $(VENV)/run ## make the report of what the lake has, without Spark, and say where it is
@@ -40,7 +45,7 @@ test-fast: $(VENV)/dev java ## those that need neither a whole graph nor a clust
 test-emr: $(VENV)/dev java ## only those of Amazon EMR
 	$(BIN)/pytest $(EMR_TESTS)
 
-ui: $(VENV)/run java ## the Dagster UI on http://127.0.0.1:3000
+ui: $(FOR_WEIGHTS) java ## the Dagster UI on http://127.0.0.1:3000
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000
 
 erase: $(VENV)/run ## erase PHOTO=<path below the source> from all versions of everything in the lake
@@ -62,13 +67,18 @@ clean: ## remove what the commands above made, except the lake
 	git clean -fdxq .dagster_home
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
-$(VENV)/run: pyproject.toml constraints.txt
+$(VENV)/run: pyproject.toml constraints.txt | java
 	@tools/make_venv.sh $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/keras: $(VENV)/run
+	@echo "Installing TensorFlow, which converts the weights '$(WEIGHTS)' ..."
+	@tools/install.sh $(VENV) --editable '.[keras,s3]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run
 	@echo "Installing what the tests need ..."
-	@tools/install.sh $(VENV) '.[dev]'
+	@tools/install.sh $(VENV) --editable '.[dev]'
 	@touch $@
 
 .PHONY: java

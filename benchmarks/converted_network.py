@@ -11,7 +11,7 @@ import matplotlib
 
 from fruits_assets.mobilenet.conversion_cache import converted
 from fruits_assets.mobilenet.extractor import FLATBUFFER
-from fruits_assets.mobilenet.weights import identity
+from fruits_assets.mobilenet.weights import FLOAT32, identity
 
 
 @dataclass(frozen=True)
@@ -37,5 +37,5 @@ def convert_for_runs(weights: str, scratch: Path) -> ConvertedNetwork:
     print("converting the network", flush=True)
     started = time.monotonic()
     with patch.dict("os.environ", variables):
-        report = converted(weights, identity(weights), folder, lambda _: None)
+        report = converted(weights, identity(weights, FLOAT32), folder, lambda _: None)
     return ConvertedNetwork(folder / FLATBUFFER, report.fingerprint, variables, time.monotonic() - started)

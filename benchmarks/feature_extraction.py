@@ -34,8 +34,9 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from fruits_assets.assets.mobilenet_features import FeaturesConfig
 from fruits_assets.mobilenet import weights
-from fruits_assets.mobilenet.convert import FLOAT32, INT8, convert_in_own_process
+from fruits_assets.mobilenet.convert import convert_in_own_process
 from fruits_assets.mobilenet.extractor import FLATBUFFER, N_FEATURES, Extractor
+from fruits_assets.mobilenet.weights import FLOAT32, INT8
 from fruits_assets.resources.spark import LocalSpark
 from fruits_assets.stages import mobilenet_features, raw_images
 from fruits_assets.stages.parquet import batches_of

@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 _NOISE = 8  # largest change of a pixel's value, of 255
 _JPEG_QUALITY = 90
-_DAEMON = b"pyspark.daemon"
+_DAEMON = b"worker_daemon"
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from fruits_assets.assets.mobilenet_features import FeaturesConfig
 from fruits_assets.mobilenet import weights
-from fruits_assets.mobilenet.convert import FLOAT32, INT8, convert_in_own_process
+from fruits_assets.mobilenet.convert import convert_in_own_process
 from fruits_assets.mobilenet.extractor import FLATBUFFER, N_FEATURES
+from fruits_assets.mobilenet.weights import FLOAT32, INT8
 from fruits_assets.resources.spark import LocalSpark
 from fruits_assets.stages import mobilenet_features, raw_images
 from fruits_assets.stages.parquet import batches_of

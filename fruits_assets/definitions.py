@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import dagster as dg
 from pydantic import create_model, field_validator
@@ -26,15 +25,15 @@ from fruits_assets.resources.emr import settings as cluster
 from fruits_assets.resources.emr.cost import CostExplorer
 from fruits_assets.resources.image_source import ImageSource
 from fruits_assets.resources.lake import Lake
-from fruits_assets.resources.spark import LocalSpark, SparkRunner, check_master
+from fruits_assets.resources.spark import LocalSpark, SparkRunner
 from fruits_assets.resources.weights import MobileNetWeights
 from fruits_assets.sensors import source_changed
-from fruits_assets.settings import LakeSettings, SettingError, from_environment
+from fruits_assets.settings import LakeSettings, SettingError, SparkSettings, from_environment
 
 SAMPLE_IMAGES = Path(__file__).with_name("sample_images")
 
 
-class Settings(LakeSettings):
+class Settings(LakeSettings, SparkSettings):
     """Environment variables FRUITS_IMAGES, FRUITS_LAKE and so on: one for each field."""
 
     images: str = str(SAMPLE_IMAGES)
@@ -42,14 +41,7 @@ class Settings(LakeSettings):
     lake_keep_versions: int = Lake.model_fields["keep_versions"]  # type: ignore[assignment] # with its limits
     lake_keep_minutes: int = Lake.model_fields["keep_minutes"]  # type: ignore[assignment]
     lake_keep_days: int = Lake.model_fields["keep_days"]  # type: ignore[assignment]
-    spark: Literal["local", "emr"] = "local"
-    spark_master: str = LocalSpark.model_fields["master"].default
     weights: str = ""
-
-    @field_validator("spark_master")
-    @classmethod
-    def _known_kind(cls, value: str) -> str:
-        return check_master(value)
 
     @field_validator("images")
     @classmethod

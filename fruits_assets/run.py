@@ -6,6 +6,7 @@ Whatever else is said, by Dagster, Spark and the libraries below them, goes to a
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import re
@@ -116,6 +117,8 @@ def _run(run_id: str, config: Path | None, watch: _Watch) -> str:
         RunError, RunCancelledError: it has failed, or was cancelled; and whatever keeps it from beginning.
     """
     run_config = _mapping_of(config) if config else {}
+    gc.disable()
+    _start_spark()
     import dagster as dg
     from dagster._core.definitions.reconstruct import ReconstructableRepository
     from dagster._core.execution.api import execute_run
@@ -124,6 +127,9 @@ def _run(run_id: str, config: Path | None, watch: _Watch) -> str:
     from fruits_assets.jobs import fruits_pipeline
     from fruits_assets.settings import from_environment
 
+    # What has been imported stays: to look for garbage in there, over and over, takes a tenth of a short run.
+    gc.freeze()
+    gc.enable()
     repository = ReconstructableRepository.for_module(definitions.__name__, "defs")
     job = repository.get_reconstructable_job(fruits_pipeline.name)
     with dg.DagsterInstance.get() as instance:
@@ -149,13 +155,31 @@ def _run(run_id: str, config: Path | None, watch: _Watch) -> str:
 
         instance.add_event_listener(run_id, cancel)
         instance.add_event_listener(run_id, watch.hear)
-        done = execute_run(job, run, instance)
+        try:
+            done = execute_run(job, run, instance)
+        except KeyboardInterrupt:
+            # Dagster was not yet where it records one, or the run would be waiting to begin for ever.
+            recorded = instance.get_run_by_id(run_id)
+            if recorded and not recorded.is_finished:
+                instance.report_run_canceled(run)
+            raise
         if watch.is_cancelled:
             raise RunCancelledError
         if not done.success:
             raise RunError("\n".join(watch.failures))
         made = summary.summary(definitions.lake(from_environment(definitions.Settings)))
         return "\n".join([made, "", *summary.failed_checks(instance)])
+
+
+def _start_spark() -> None:
+    """While this process imports Dagster; settings that are wrong are told with all others."""
+    from fruits_assets.resources.spark_session import start_early
+    from fruits_assets.settings import SettingError, SparkSettings, from_environment
+
+    with suppress(SettingError):
+        settings = from_environment(SparkSettings)
+        if settings.spark == "local":
+            start_early(settings.spark_master)
 
 
 def _mapping_of(config: Path) -> Mapping[str, Any]:

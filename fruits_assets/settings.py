@@ -1,11 +1,13 @@
-"""Settings of whatever reads the lake, and how any are read; `definitions.py` adds those of the graph."""
+"""Settings that are needed before Dagster, and how any are read; `definitions.py` adds those of the graph."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from fruits_assets.resources.spark_session import THIS_MACHINE, check_master
 
 
 class LakeSettings(BaseSettings):
@@ -14,6 +16,20 @@ class LakeSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FRUITS_")
 
     lake: str = "lake"
+
+
+class SparkSettings(BaseSettings):
+    """The environment variables FRUITS_SPARK and FRUITS_SPARK_MASTER."""
+
+    model_config = SettingsConfigDict(env_prefix="FRUITS_")
+
+    spark: Literal["local", "emr"] = "local"
+    spark_master: str = THIS_MACHINE
+
+    @field_validator("spark_master")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        return check_master(value)
 
 
 class SettingError(ValueError):

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.conversion_cache import converted
 from fruits_assets.mobilenet.convert import ConversionReport
-from fruits_assets.mobilenet.weights import identity
+from fruits_assets.mobilenet.weights import FLOAT32, identity
 from fruits_assets.resources.spark import LocalSpark
 from fruits_assets_tests.graph import Materialized, materialize_first
 
@@ -86,7 +86,7 @@ def network(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     folder = tmp_path_factory.mktemp("network")
     with (shared_folder / "converting").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return folder, converted("untrained", identity("untrained"), folder, print)
+        return folder, converted("untrained", identity("untrained", FLOAT32), folder, print)
 
 
 @pytest.fixture(scope="session")

@@ -345,6 +345,23 @@ def test_a_run_that_is_told_to_end_at_once_is_cancelled(to_be_cancelled: Mapping
     assert recorded(told, to_be_cancelled).status == dg.DagsterRunStatus.CANCELED
 
 
+CANCELLED_EARLY = """
+import os, signal, sys
+from dagster._core.execution import api
+from fruits_assets.command_line import main
+
+api.ExecuteRunWithPlanIterable = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(main(["run"]))
+"""
+
+
+def test_a_run_that_is_cancelled_before_its_first_asset_is_recorded_so(env: Mapping[str, str]) -> None:
+    told = fruits_run(env, command=[sys.executable, "-c", CANCELLED_EARLY])
+    assert told.status == 130
+    assert told.last == CANCELLED
+    assert recorded(told, env).status == dg.DagsterRunStatus.CANCELED
+
+
 # Lines that change --------------------------------------------------------------------------------
 
 

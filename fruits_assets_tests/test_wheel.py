@@ -76,7 +76,7 @@ def test_the_graph_runs_in_an_empty_folder(bin_folder: Path, tmp_path: Path) -> 
         DAGSTER_HOME=str(home),
         DAGSTER_DISABLE_TELEMETRY="yes",
         FRUITS_IMAGES=str(source),
-        FRUITS_WEIGHTS="untrained",
+        FRUITS_WEIGHTS="demo",
     )
     assert (tmp_path / "lake" / "pca_features_csv" / "results.csv").stat().st_size
     assert (tmp_path / "lake" / "run_report" / "report.html").stat().st_size

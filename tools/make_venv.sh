@@ -16,6 +16,33 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     echo "$python cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2
     exit 1
 fi
-echo "Installing into $venv (a minute or two, TensorFlow and Spark are large) ..."
+echo "Installing into $venv (about a minute, Spark is large) ..."
+rm -rf "$venv"/tmp.*
 "$python" -m venv "$venv"
-tools/install.sh "$venv" '.[s3]'
+# Spark comes as sources and is a third of all. It is made ready beside the rest, its classes too.
+{
+    tools/install.sh "$venv" --no-deps pyspark py4j
+    "$venv/bin/python" -m fruits_assets.resources.jvm || echo "Spark will start more slowly than it could."
+} >"$venv/spark.log" 2>&1 &
+spark=$!
+trap 'kill $spark 2>/dev/null || true' EXIT
+mapfile -t rest < <("$venv/bin/python" - <<'PYTHON'
+import tomllib
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)["project"]
+needed = [*project["dependencies"], *project["optional-dependencies"]["s3"]]
+print(*(name for name in needed if not name.startswith("pyspark")), sep="\n")
+PYTHON
+)
+tools/install.sh "$venv" "${rest[@]}"
+# What the first run would have to compile; the daemon would begin to serve.
+"$venv/bin/python" - <<'PYTHON' || true
+import importlib, pkgutil
+import fruits_assets
+for module in pkgutil.walk_packages(fruits_assets.__path__, "fruits_assets."):
+    if not module.name.endswith(".worker_daemon"):
+        importlib.import_module(module.name)
+PYTHON
+wait $spark || tail -n 20 "$venv/spark.log"
+# Whatever has gone wrong above is put right here, or told.
+tools/install.sh "$venv" --editable '.[s3]'

@@ -94,7 +94,8 @@ def mobilenet_model(
 ) -> dg.MaterializeResult:
     """Headless MobileNetV2 as a frozen LiteRT flatbuffer: 224 x 224 RGB pixels in, 1280 features out.
 
-    Workers run this file on one thread each. They need no TensorFlow. Of unchanged weights it is made once.
+    Workers run this file on one thread each. They need no TensorFlow. Of unchanged weights it is made once;
+    that of the demo's weights comes with this package.
     """
     import pyarrow as pa
 
@@ -107,7 +108,7 @@ def mobilenet_model(
     from fruits_assets.stages.stored import ROWS
 
     precision = config_of(context, ModelConfig).precision.value
-    origin = {**identity(weights.source), "precision": precision}
+    origin = identity(weights.source, precision)
     if (found := lake.unchanged("mobilenet_model", code_version(context), {}, origin)) is not None:
         version, report = found[0], convert.ConversionReport(**found[1])
         lake.tidy(version)
@@ -167,7 +168,8 @@ def materialization(
 
 def checks(report: "ConversionReport") -> list[dg.AssetCheckResult]:
     """The check, from the comparison on the probe batch."""
-    from fruits_assets.mobilenet.convert import INT8, MAX_DIFFERENCE, MIN_COSINE, is_close
+    from fruits_assets.mobilenet.convert import MAX_DIFFERENCE, MIN_COSINE, is_close
+    from fruits_assets.mobilenet.weights import INT8
 
     limit: dict[str, Any] = {"maximum": MAX_DIFFERENCE}
     if report.precision == INT8:

@@ -1,4 +1,4 @@
-"""Converted networks of this user, so that a new lake need not convert the same weights again."""
+"""Converted networks: that of the demo comes with this package, others are kept for this user's next lake."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fruits_assets.mobilenet import convert
-from fruits_assets.mobilenet.convert import FLOAT32, REPORT, ConversionReport, convert_in_own_process
+from fruits_assets.mobilenet.convert import REPORT, ConversionReport, convert_in_own_process
 from fruits_assets.mobilenet.extractor import FLATBUFFER
+from fruits_assets.mobilenet.weights import FLOAT32, WeightsError, is_bundled
 
+# Made by `python -m fruits_assets.mobilenet.convert demo fruits_assets/mobilenet/demo_network`.
+BUNDLED = Path(__file__).with_name("demo_network")
 _KEPT = 4  # of 9 MB each
 
 
@@ -31,20 +34,27 @@ def converted(
     log: Callable[[str], None],
     precision: str = FLOAT32,
 ) -> ConversionReport:
-    """The flatbuffer of these weights and its report in `folder`: from the cache, or converted and put there.
+    """The flatbuffer of these weights and its report in `folder`.
+
+    It is the bundled one, or from the cache, or converted and put there.
 
     Args:
         identity: what decides which flatbuffer the source becomes, see `weights.identity`.
 
     Raises:
-        WeightsError, ConversionError: see `convert.convert`.
+        WeightsError: the bundled one is damaged; and see `convert.convert`.
+        ConversionError: see `convert.convert`.
     """
+    if is_bundled(source, precision):
+        if (report := _taken(BUNDLED, folder)) is None:
+            raise WeightsError(f"The bundled network {BUNDLED} is damaged. Install the package again.")
+        return report
     code = Path(convert.__file__).read_bytes()
-    known = {**identity, "precision": precision}
-    key = hashlib.sha256(code + json.dumps(known, sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(code + json.dumps(identity, sort_keys=True).encode()).hexdigest()
     place = cache_folder() / key[:32]
     if (report := _taken(place, folder)) is not None:
         log(f"these weights were converted before: {place}")
+        os.utime(place)  # the oldest go
         return report
     report = convert_in_own_process(source, folder, log, precision)
     try:
@@ -65,7 +75,6 @@ def _taken(place: Path, folder: Path) -> ConversionReport | None:
         return None
     (folder / FLATBUFFER).write_bytes(flatbuffer)
     (folder / REPORT).write_text(json.dumps(asdict(report), indent=2))
-    os.utime(place)
     return report
 
 

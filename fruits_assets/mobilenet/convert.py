@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fruits_assets.mobilenet import weights
 from fruits_assets.mobilenet.extractor import FLATBUFFER, Extractor
+from fruits_assets.mobilenet.weights import FLOAT32, INT8, WeightsError
 from fruits_assets.photos.decoding import IMAGE_SIZE
 
 if TYPE_CHECKING:
     import keras
 
 REPORT = "report.json"
-FLOAT32, INT8 = "float32", "int8"
 MAX_DIFFERENCE = 1e-4
 # Of int8 features with those of Keras, image by image; with the demo's weights it is above 0.999.
 MIN_COSINE = 0.99
@@ -103,8 +104,6 @@ def convert(source: str, folder: Path, precision: str = FLOAT32) -> ConversionRe
     import keras
     import tensorflow as tf
 
-    from fruits_assets.mobilenet import weights
-
     print(f"loading the weights '{source}'", flush=True)
     loaded = weights.load(source)
     print(f"converting to a LiteRT flatbuffer of {precision}", flush=True)
@@ -156,8 +155,6 @@ def convert_in_own_process(
     Raises:
         WeightsError, ConversionError: as `convert`, with the process' last words.
     """
-    from fruits_assets.mobilenet.weights import WeightsError
-
     started = time.monotonic()
     command = [sys.executable, "-m", "fruits_assets.mobilenet.convert", source, str(folder), precision]
     with tempfile.TemporaryFile("w+") as errors:

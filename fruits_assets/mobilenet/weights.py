@@ -24,6 +24,7 @@ SAMPLE_IMAGES = Path(__file__).parents[1] / "sample_images"
 DEMO_WEIGHTS = Path(__file__).with_name("demo_weights.npz")
 DEMO_SHA256 = "39cc9c891307899552ef9427077f92181fff4e449f986b88d9b07f5559282c85"
 IMAGENET, DEMO, UNTRAINED = "imagenet", "demo", "untrained"
+FLOAT32, INT8 = "float32", "int8"
 _SEED = 20
 _CALIBRATION_IMAGES_PER_LABEL = 2
 _MAX_FAULT = 300  # Keras lists every layer
@@ -49,39 +50,60 @@ def check_source(source: str) -> None:
     """Refuse a source that cannot work, without importing TensorFlow.
 
     Raises:
-        WeightsError: no such name, no such file, not HDF5, or the bundled file is damaged.
+        WeightsError: no such name, no such file, not HDF5, or TensorFlow is missing.
     """
     if source == DEMO:
-        _demo_content()
-    if source in (IMAGENET, DEMO, UNTRAINED):
         return
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise WeightsError(f"Weights '{source}': no such file, and not '{IMAGENET}' or '{DEMO}'. {_WAYS_OUT}")
-    with path.open("rb") as file:
-        if file.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
-            raise WeightsError(f"Weights '{source}': not an HDF5 file. {_WAYS_OUT}")
+    if source not in (IMAGENET, UNTRAINED):
+        path = Path(source).expanduser()
+        if not path.is_file():
+            raise WeightsError(
+                f"Weights '{source}': no such file, and not '{IMAGENET}' or '{DEMO}'. {_WAYS_OUT}"
+            )
+        with path.open("rb") as file:
+            if file.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
+                raise WeightsError(f"Weights '{source}': not an HDF5 file. {_WAYS_OUT}")
+    tensorflow_version(source)
 
 
-def identity(source: str) -> dict[str, str]:
+def identity(source: str, precision: str) -> dict[str, str]:
     """What decides which flatbuffer a source becomes: as long as it is the same, so is that.
 
-    The ImageNet weights stand for themselves: a release of Keras has one file of them.
+    The ImageNet weights stand for themselves: a release of Keras has one file of them. The bundled
+    flatbuffer is that of the bundled weights, whatever is installed.
+
+    Raises:
+        WeightsError: TensorFlow would be needed and is missing.
     """
-    known = {"source": source, "keras": metadata.version("keras"), "tensorflow": _version_of_tensorflow()}
-    if source in (IMAGENET, UNTRAINED):
-        return known
+    known = {"source": source, "precision": precision}
     if source == DEMO:
-        return known | {"sha256": DEMO_SHA256}
-    return known | {"sha256": hashlib.sha256(Path(source).expanduser().read_bytes()).hexdigest()}
+        known["sha256"] = DEMO_SHA256
+    elif source not in (IMAGENET, UNTRAINED):
+        known["sha256"] = hashlib.sha256(Path(source).expanduser().read_bytes()).hexdigest()
+    if is_bundled(source, precision):
+        return known
+    return known | {"tensorflow": tensorflow_version(source), "keras": metadata.version("keras")}
 
 
-def _version_of_tensorflow() -> str:
-    # Without importing it, which takes seconds; `tensorflow-cpu` is the same without what needs a GPU.
+def is_bundled(source: str, precision: str) -> bool:
+    """Whether the flatbuffer of these weights comes with this package, so that nothing converts them."""
+    return source == DEMO and precision == FLOAT32
+
+
+def tensorflow_version(source: str) -> str:
+    """Of the TensorFlow that will convert these weights; found without importing it, which takes seconds.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    # The first is the same without what needs a GPU.
     for name in ("tensorflow-cpu", "tensorflow"):
         with suppress(metadata.PackageNotFoundError):
             return metadata.version(name)
-    raise WeightsError("TensorFlow, which loads the weights, is not installed: pip install tensorflow")
+    raise WeightsError(
+        f"Weights '{source}': TensorFlow, which converts them, is not installed. pip install "
+        f"'fruits-assets[keras]', or set FRUITS_WEIGHTS to '{DEMO}' for the bundled weights as {FLOAT32}."
+    )
 
 
 def load(source: str) -> LoadedWeights:

@@ -72,4 +72,9 @@ def in_words(error: BaseException) -> str:
             ". Free space there, or set FRUITS_LAKE, TMPDIR or DAGSTER_HOME, whichever is on that disk, to a "
             "place that has more."
         )
+    elif type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError"):  # botocore's
+        words += (
+            ". Set AWS_PROFILE to one that has credentials (`aws configure` makes it), or AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY."
+        )
     return words

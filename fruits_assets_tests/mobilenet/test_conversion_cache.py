@@ -1,17 +1,19 @@
-"""Weights are converted once by each user, whatever lake they are for."""
+"""Weights are converted once by each user, whatever lake they are for; the demo's come converted."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from fruits_assets.mobilenet import conversion_cache
 from fruits_assets.mobilenet.conversion_cache import cache_folder, converted
-from fruits_assets.mobilenet.convert import FLOAT32, INT8, ConversionReport
+from fruits_assets.mobilenet.convert import ConversionReport
 from fruits_assets.mobilenet.extractor import FLATBUFFER
-from fruits_assets.mobilenet.weights import identity
+from fruits_assets.mobilenet.weights import DEMO, FLOAT32, INT8, WeightsError, check_source, identity
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def conversions(
 
 def ask(folder: Path, source: str = "untrained", precision: str = FLOAT32, **more: str) -> ConversionReport:
     folder.mkdir()
-    return converted(source, identity("untrained") | more, folder, print, precision)
+    return converted(source, identity(source, precision) | more, folder, print, precision)
 
 
 def test_the_second_lake_gets_what_the_first_one_got(
@@ -83,3 +85,45 @@ def test_only_a_few_are_kept(conversions: list[str], tmp_path: Path) -> None:
     assert len(list(cache_folder().iterdir())) == 4
     ask(tmp_path / "again", sha256="6")
     assert len(conversions) == 7
+
+
+@pytest.fixture
+def without_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an environment of `make run`."""
+
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+@pytest.mark.usefixtures("without_tensorflow")
+def test_the_network_of_the_demo_needs_no_conversion_and_no_tensorflow(
+    conversions: list[str], tmp_path: Path
+) -> None:
+    check_source(DEMO)
+    report = ask(tmp_path / "a", DEMO)
+    assert conversions == []
+    assert report.precision == FLOAT32
+    flatbuffer = (tmp_path / "a" / FLATBUFFER).read_bytes()
+    assert hashlib.sha256(flatbuffer).hexdigest() == report.fingerprint
+
+
+def test_a_damaged_network_of_the_demo_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(conversion_cache.BUNDLED, tmp_path / "bundled")
+    with (tmp_path / "bundled" / FLATBUFFER).open("r+b") as file:
+        file.write(b"damaged")
+    monkeypatch.setattr(conversion_cache, "BUNDLED", tmp_path / "bundled")
+    with pytest.raises(WeightsError, match=rf"{tmp_path}/bundled is damaged\. Install the package again"):
+        ask(tmp_path / "a", DEMO)
+
+
+@pytest.mark.usefixtures("without_tensorflow")
+def test_what_has_to_be_converted_says_before_all_work_what_is_missing() -> None:
+    way_out = r"TensorFlow, .* is not installed\. pip install 'fruits-assets\[keras\]', or set FRUITS_WEIGHTS"
+    with pytest.raises(WeightsError, match=f"Weights 'imagenet': {way_out}"):
+        check_source("imagenet")
+    with pytest.raises(WeightsError, match=f"Weights 'demo': {way_out}"):
+        identity(DEMO, INT8)

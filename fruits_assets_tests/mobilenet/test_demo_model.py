@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fruits_assets.mobilenet import convert, weights
+from fruits_assets.mobilenet.conversion_cache import converted
 from fruits_assets.mobilenet.extractor import FLATBUFFER, Extractor, decoded_inputs
 
 pytestmark = pytest.mark.slow
@@ -21,7 +22,23 @@ LABELS = 7
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, convert.ConversionReport]:
     """The folder of the demo model's flatbuffer, and what was told of its conversion."""
     folder = tmp_path_factory.mktemp("demo")
-    return folder, convert.convert_in_own_process("demo", folder, print)
+    return folder, converted("demo", weights.identity("demo", weights.FLOAT32), folder, print)
+
+
+def features_of_some(folder: Path) -> NDArray[np.float32]:
+    """Of every eighth sample image."""
+    files = sorted(weights.SAMPLE_IMAGES.glob("*/*.jpg"))[5::8]
+    extractor = Extractor((folder / FLATBUFFER).read_bytes(), batch_size=2)
+    return extractor.features(decoded_inputs(map(str, files), (file.read_bytes() for file in files)))
+
+
+def test_the_bundled_network_is_what_the_bundled_weights_become(
+    demo: tuple[Path, convert.ConversionReport], tmp_path: Path
+) -> None:
+    report = convert.convert_in_own_process("demo", tmp_path, print)
+    assert report.weights == demo[1].weights
+    assert report.n_parameters == demo[1].n_parameters
+    np.testing.assert_allclose(features_of_some(demo[0]), features_of_some(tmp_path), atol=1e-5)
 
 
 def test_the_file_is_small_and_is_the_one_that_the_model_card_tells_of() -> None:
@@ -38,7 +55,7 @@ def test_a_damaged_file_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_
     damaged.write_bytes(content)
     monkeypatch.setattr(weights, "DEMO_WEIGHTS", damaged)
     with pytest.raises(weights.WeightsError, match=rf"{damaged}.*the file is damaged. Install"):
-        weights.check_source("demo")
+        weights.load("demo")
 
 
 def test_the_report_names_the_weights(demo: tuple[Path, convert.ConversionReport]) -> None:
@@ -75,13 +92,10 @@ def test_it_tells_the_sample_images_apart_better_than_untrained_weights_do(
 def test_integers_of_8_bits_are_a_third_of_the_size_and_give_nearly_the_same_features(
     demo: tuple[Path, convert.ConversionReport], tmp_path: Path
 ) -> None:
-    report = convert.convert_in_own_process("demo", tmp_path, print, convert.INT8)
-    files = sorted(weights.SAMPLE_IMAGES.glob("*/*.jpg"))[5::8]
+    report = convert.convert_in_own_process("demo", tmp_path, print, weights.INT8)
 
     def features(folder: Path) -> NDArray[np.float32]:
-        extractor = Extractor((folder / FLATBUFFER).read_bytes(), batch_size=2)
-        inputs = decoded_inputs(map(str, files), (file.read_bytes() for file in files))
-        found = extractor.features(inputs)
+        found = features_of_some(folder)
         unit: NDArray[np.float32] = found / np.linalg.norm(found, axis=1, keepdims=True)
         return unit
 

@@ -178,9 +178,9 @@ def start_session(master: str) -> subprocess.CompletedProcess[str]:
     """Ask for a session in a process of its own, with little patience for workers."""
     code = (
         "import sys\n"
-        "from fruits_assets.resources import spark\n"
-        "spark._WORKERS_WAIT_S = 2\n"
-        "spark.LocalSpark(master=sys.argv[1], driver_memory='512m').session\n"
+        "from fruits_assets.resources import spark_session\n"
+        "spark_session._WORKERS_WAIT_S = 2\n"
+        "spark_session.session(sys.argv[1], driver_memory='512m')\n"
     )
     return subprocess.run(
         [sys.executable, "-c", code, master],
