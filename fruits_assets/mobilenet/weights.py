@@ -150,10 +150,11 @@ def _imagenet() -> LoadedWeights:
 
 def _demo() -> LoadedWeights:
     """The bundled weights (DEMO_MODEL.md), stored in half precision by `tools/train_demo_model.py`."""
+    content = _demo_content()
     import keras
 
     model = _headless(keras.applications.MobileNetV2(weights=None, include_top=True))
-    with np.load(io.BytesIO(_demo_content())) as stored:
+    with np.load(io.BytesIO(content)) as stored:
         for variable in model.weights:
             variable.assign(stored[variable.path].astype(np.float32))
     return LoadedWeights(model, f"demo (trained on rendered fruit, SHA-256 {DEMO_SHA256[:12]})")

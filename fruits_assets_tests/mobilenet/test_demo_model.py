@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from fruits_assets.mobilenet import convert, weights
 from fruits_assets.mobilenet.conversion_cache import converted
-from fruits_assets.mobilenet.extractor import FLATBUFFER, Extractor, decoded_inputs
+from fruits_assets.mobilenet.extractor import FLATBUFFER
+from fruits_assets_tests.mobilenet.conftest import KerasWork, features_of
 
 pytestmark = pytest.mark.slow
 
@@ -25,20 +26,19 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, convert.Conver
     return folder, converted("demo", weights.identity("demo", weights.FLOAT32), folder, print)
 
 
-def features_of_some(folder: Path) -> NDArray[np.float32]:
-    """Of every eighth sample image."""
-    files = sorted(weights.SAMPLE_IMAGES.glob("*/*.jpg"))[5::8]
-    extractor = Extractor((folder / FLATBUFFER).read_bytes(), batch_size=2)
-    return extractor.features(decoded_inputs(map(str, files), (file.read_bytes() for file in files)))
+def some_files() -> list[Path]:
+    """Every eighth sample image."""
+    return sorted(weights.SAMPLE_IMAGES.glob("*/*.jpg"))[5::8]
 
 
 def test_the_bundled_network_is_what_the_bundled_weights_become(
-    demo: tuple[Path, convert.ConversionReport], tmp_path: Path
+    demo: tuple[Path, convert.ConversionReport], keras: KerasWork
 ) -> None:
-    report = convert.convert_in_own_process("demo", tmp_path, print)
+    report = keras.report("demo")
     assert report.weights == demo[1].weights
     assert report.n_parameters == demo[1].n_parameters
-    np.testing.assert_allclose(features_of_some(demo[0]), features_of_some(tmp_path), atol=1e-5)
+    found = features_of(demo[0] / FLATBUFFER, some_files())
+    np.testing.assert_allclose(found, features_of(keras.flatbuffer("demo"), some_files()), atol=1e-5)
 
 
 def test_the_file_is_small_and_is_the_one_that_the_model_card_tells_of() -> None:
@@ -80,9 +80,7 @@ def test_it_tells_the_sample_images_apart_better_than_untrained_weights_do(
     assert len(set(labels)) == LABELS
 
     def accuracy(folder: Path) -> float:
-        extractor = Extractor((folder / FLATBUFFER).read_bytes(), batch_size=2)
-        inputs = decoded_inputs(map(str, files), (file.read_bytes() for file in files))
-        return nearest_have_the_same_label(extractor.features(inputs), labels)
+        return nearest_have_the_same_label(features_of(folder / FLATBUFFER, files), labels)
 
     trained = accuracy(demo[0])
     assert trained >= 0.98
@@ -90,16 +88,16 @@ def test_it_tells_the_sample_images_apart_better_than_untrained_weights_do(
 
 
 def test_integers_of_8_bits_are_a_third_of_the_size_and_give_nearly_the_same_features(
-    demo: tuple[Path, convert.ConversionReport], tmp_path: Path
+    demo: tuple[Path, convert.ConversionReport], keras: KerasWork
 ) -> None:
-    report = convert.convert_in_own_process("demo", tmp_path, print, weights.INT8)
+    report = keras.report("demo as int8")
 
-    def features(folder: Path) -> NDArray[np.float32]:
-        found = features_of_some(folder)
+    def features(flatbuffer: Path) -> NDArray[np.float32]:
+        found = features_of(flatbuffer, some_files())
         unit: NDArray[np.float32] = found / np.linalg.norm(found, axis=1, keepdims=True)
         return unit
 
-    cosines = (features(demo[0]) * features(tmp_path)).sum(axis=1)
+    cosines = (features(demo[0] / FLATBUFFER) * features(keras.flatbuffer("demo as int8"))).sum(axis=1)
     assert cosines.min() > 0.998
     assert cosines.max() < 1 - 1e-6  # so little is not of float32
     assert 0.998 < report.min_cosine < 1 - 1e-6
