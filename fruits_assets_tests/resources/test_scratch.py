@@ -46,6 +46,7 @@ def test_the_folder_of_a_killed_process_goes_with_the_next_and_that_of_a_living_
             assert not left.exists()
             assert kept.exists()
         finally:
+            killed.kill()
             living.kill()
 
 
