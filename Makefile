@@ -39,7 +39,7 @@ SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 test: $(VENV)/dev java ## all tests
 	$(BIN)/pytest $(SIDE_BY_SIDE) --durations=15
 
-test-fast: $(VENV)/dev java ## those that need neither a whole graph nor a cluster nor a browser: for the loop of editing
+test-fast: $(VENV)/dev java ## those without a whole graph, cluster, S3, browser: for the loop of editing
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not slow'
 
 test-emr: $(VENV)/dev java ## only those of Amazon EMR

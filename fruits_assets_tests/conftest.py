@@ -21,6 +21,14 @@ from fruits_assets_tests.graph import Materialized, materialize_first
 
 pytest_plugins = ["fruits_assets_tests.progress_lines"]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a whole graph is slow, wherever it stands."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "materialized" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+
+
 Color = tuple[int, ...] | int | str
 
 

@@ -48,7 +48,7 @@ def in_a_run(lake: Lake, run_id: str = "own", instance: dg.DagsterInstance | Non
             yield of_run
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def lake(request: pytest.FixtureRequest, tmp_path: Path, s3: str) -> Lake:
     """A lake in a folder, and one in S3, where nothing is kept for those who may be reading."""
     if request.param == "folder":

@@ -16,6 +16,8 @@ from fruits_assets_tests.stages.running import run_stage, stored_rows
 from fruits_assets_tests.stages.sources import IGNORED_FILES, ODD_NAMES, fingerprint_of, listed
 from fruits_assets_tests.stages.test_raw_images import Run, run
 
+pytestmark = pytest.mark.slow
+
 BUCKET, PREFIX = "orchard", "photos 2026/fruits"
 SOURCE = f"s3://{BUCKET}/{PREFIX}"
 NAMES = [name for name in ODD_NAMES if "\n" not in name]  # S3 takes a line break in a key, moto does not
