@@ -36,6 +36,8 @@ app: $(VENV)/run ## the same as a page for phones on http://127.0.0.1:8000
 # Three processes for two cores, as many tests wait; files that take long come first.
 SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
+test test-fast: export OPENBLAS_NUM_THREADS := 1
+
 test: $(VENV)/dev java ## all tests
 	$(BIN)/pytest $(SIDE_BY_SIDE) --durations=15
 

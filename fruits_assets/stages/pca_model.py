@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
+from threadpoolctl import threadpool_limits
 
 from fruits_assets.mobilenet.extractor import N_FEATURES
 from fruits_assets.stages import ml_models
@@ -100,7 +101,10 @@ def decompose(moments: Moments) -> Decomposition:
     Raises:
         StageInputError: the covariance is zero.
     """
-    variances, components = np.linalg.eigh(moments.covariance)
+    # Threads of BLAS wait for one another by spinning: beside other programs it takes them ten times as long
+    # as one thread, which needs half a second for 1280 features.
+    with threadpool_limits(1, "blas"):
+        variances, components = np.linalg.eigh(moments.covariance)
     variances, components = variances[::-1], components[:, ::-1]
     # The bound below which an eigenvalue is rounding error, as in numpy.linalg.matrix_rank.
     noise = variances[0] * len(variances) * np.finfo(np.float64).eps
