@@ -69,7 +69,7 @@ clean: ## remove what the commands above made, except the lake
 	git clean -fdxq .dagster_home
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
 
-$(VENV)/run: pyproject.toml constraints.txt | java
+$(VENV)/run: pyproject.toml constraints.txt
 	@tools/make_venv.sh $(PYTHON) $(VENV)
 	@touch $@
 

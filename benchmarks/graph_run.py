@@ -79,12 +79,11 @@ def run_graph_over(
     home, log = scratch / "dagster_home", scratch / "job.log"
     home.mkdir()
     shutil.copy(_REPOSITORY / ".dagster_home" / "dagster.yaml", home)  # the settings of `make run`
-    words = (
-        ["asset", "materialize", "--select", f"*{up_to}"]
-        if up_to
-        else ["job", "execute", "-j", "fruits_pipeline"]
-    )
-    command = [sys.executable, "-m", "dagster", *words, "-m", "fruits_assets.definitions"]
+    words = ["fruits_assets.command_line", "run"]
+    if up_to:
+        some = ["--select", f"*{up_to}", "-m", "fruits_assets.definitions"]
+        words = ["dagster", "asset", "materialize", *some]
+    command = [sys.executable, "-m", *words]
     environment = os.environ | {
         "DAGSTER_HOME": str(home),
         "DAGSTER_DISABLE_TELEMETRY": "yes",

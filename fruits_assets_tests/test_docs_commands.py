@@ -166,7 +166,7 @@ def test_the_commands_for_an_erasure_erase(materialized: Materialized, tmp_path:
 
 def like_the_repository(folder: Path) -> None:
     """What `make` needs in its current folder, with the environment of this test as its own."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "tools"):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         (folder / name).symlink_to(REPOSITORY / name)
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)

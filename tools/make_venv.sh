@@ -22,7 +22,8 @@ rm -rf "$venv"/tmp.*
 # Spark comes as sources and is a third of all. It is made ready beside the rest, its classes too.
 {
     tools/install.sh "$venv" --no-deps pyspark py4j
-    "$venv/bin/python" -m fruits_assets.resources.jvm || echo "Spark will start more slowly than it could."
+    { tools/need_java.sh && "$venv/bin/python" -m fruits_assets.resources.jvm; } ||
+        echo "Spark will start more slowly than it could."
 } >"$venv/spark.log" 2>&1 &
 spark=$!
 trap 'kill $spark 2>/dev/null || true' EXIT

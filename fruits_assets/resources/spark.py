@@ -72,7 +72,7 @@ class LocalSpark(SparkRunner):
 
     @refused_in_words()
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Start Spark in the background: the first asset of a run has a model to convert meanwhile."""
+        """Start Spark in the background: the first asset of a run does not need it."""
         refuse_missing(self.master)
         start_early(self.master, self.driver_memory, self.spark_conf)
 
