@@ -33,7 +33,7 @@ predict: $(VENV)/run ## what fruit is on PHOTO=<photo or folder>
 app: $(VENV)/run ## the same as a page for phones on http://127.0.0.1:8000
 	@$(BIN)/fruits app
 
-# Three processes for two cores, as many tests wait; files that take long come first.
+# Three processes for two cores, as many tests wait; slow files come first (conftest.py).
 SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 test test-fast: export OPENBLAS_NUM_THREADS := 1

@@ -23,10 +23,15 @@ pytest_plugins = ["fruits_assets_tests.progress_lines"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a whole graph is slow, wherever it stands."""
+    """What needs a whole graph is slow, wherever it stands; files with what is slow come first.
+
+    Where several processes divide the files, the short ones at the end keep all of them busy to the last.
+    """
     for item in items:
         if isinstance(item, pytest.Function) and "materialized" in item.fixturenames:
             item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 Color = tuple[int, ...] | int | str

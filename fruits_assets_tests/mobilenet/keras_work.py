@@ -54,7 +54,6 @@ def main(folder: Path) -> None:
     _save_weights(model, folder)
     for name in (*WEIGHTS_FILES, _SMALL):
         _convert(str(folder / name), folder / f"of {name}")
-    _convert(UNTRAINED, folder / "of untrained")
     _convert(DEMO, folder / "of demo")
     _convert(DEMO, folder / "of demo as int8", INT8)
     with patch.object(convert, "MAX_DIFFERENCE", 1e-12):  # below what rounding gives

@@ -36,10 +36,13 @@ def test_untrained_features_tell_images_apart(flatbuffer_folder: Path) -> None:
     assert 0.01 < found.mean() < 6
 
 
-def test_the_same_weights_give_the_same_fingerprint(
-    network_report: convert.ConversionReport, keras: KerasWork
+def test_a_process_of_its_own_gives_the_same_weights_the_same_fingerprint_and_tells_its_steps(
+    network_report: convert.ConversionReport, tmp_path: Path
 ) -> None:
-    assert keras.report("untrained").fingerprint == network_report.fingerprint
+    steps: list[str] = []
+    again = convert.convert_in_own_process("untrained", tmp_path, steps.append)
+    assert again.fingerprint == network_report.fingerprint
+    assert "converting to a LiteRT flatbuffer of float32" in steps
 
 
 @pytest.mark.parametrize(
@@ -64,13 +67,6 @@ def test_a_file_of_weights_with_or_without_the_classifier(name: str, keras: Kera
     found = features_of(keras.flatbuffer(name), sample_files())
     np.testing.assert_allclose(found, keras.features, atol=1e-4)
     assert keras.report(name).weights.startswith(name)
-
-
-def test_a_process_of_its_own_converts_and_tells_its_steps(keras: KerasWork, tmp_path: Path) -> None:
-    steps: list[str] = []
-    report = convert.convert_in_own_process(str(keras.folder / "legacy.h5"), tmp_path, steps.append)
-    assert report == keras.report("legacy.h5")
-    assert "converting to a LiteRT flatbuffer of float32" in steps
 
 
 def test_weights_of_another_network_are_refused_by_name(keras: KerasWork) -> None:
