@@ -55,9 +55,9 @@ class Newcomer:
         return seconds
 
     def forget_runs(self) -> None:
-        """No lake any more, and no converted network."""
+        """No lake any more, and nothing of this project in the user's cache."""
         shutil.rmtree(self.clone / "lake", ignore_errors=True)
-        shutil.rmtree(self.cache, ignore_errors=True)
+        shutil.rmtree(self.cache / "fruits_assets", ignore_errors=True)
 
     def environment_mb(self) -> float:
         """What the virtual environment takes on disk, MB of 10^6 bytes."""
