@@ -19,14 +19,17 @@ fi
 echo "Installing into $venv (about a minute, Spark is large) ..."
 rm -rf "$venv"/tmp.*
 "$python" -m venv "$venv"
-# Spark comes as sources and is a third of all. It is made ready beside the rest, its classes too.
+# Spark comes as sources and is a third of all. It is made ready beside the rest, its classes too, by a group of
+# processes that ends with this one.
+set -m
 {
     tools/install.sh "$venv" --no-deps pyspark py4j
     { tools/need_java.sh && "$venv/bin/python" -m fruits_assets.resources.jvm; } ||
         echo "Spark will start more slowly than it could."
 } >"$venv/spark.log" 2>&1 &
 spark=$!
-trap 'kill $spark 2>/dev/null || true' EXIT
+set +m
+trap 'kill -- -$spark 2>/dev/null || true' EXIT
 mapfile -t rest < <("$venv/bin/python" - <<'PYTHON'
 import tomllib
 with open("pyproject.toml", "rb") as file:
