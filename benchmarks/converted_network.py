@@ -37,5 +37,5 @@ def convert_for_runs(weights: str, scratch: Path) -> ConvertedNetwork:
     print("converting the network", flush=True)
     started = time.monotonic()
     with patch.dict("os.environ", variables):
-        report = converted(weights, identity(weights, FLOAT32), folder, lambda _: None)
+        report = converted(identity(weights, FLOAT32), folder, lambda _: None)
     return ConvertedNetwork(folder / FLATBUFFER, report.fingerprint, variables, time.monotonic() - started)

@@ -99,7 +99,7 @@ def network(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     folder = tmp_path_factory.mktemp("network")
     with (shared_folder / "converting").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return folder, converted("untrained", identity("untrained", FLOAT32), folder, print)
+        return folder, converted(identity("untrained", FLOAT32), folder, print)
 
 
 @pytest.fixture(scope="session")

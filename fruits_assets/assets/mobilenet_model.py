@@ -119,7 +119,7 @@ def mobilenet_model(
         lake.new_version("mobilenet_model", version_name(context)) as output,
     ):
         made = Path(scratch)
-        report = converted(weights.source, origin, made, context.log.info, precision)
+        report = converted(origin, made, context.log.info)
         passed = audited(context, checks(report))
         (UPath(output.folder) / FLATBUFFER).write_bytes((made / FLATBUFFER).read_bytes())
         rows = pa.Table.from_pylist([asdict(report)])

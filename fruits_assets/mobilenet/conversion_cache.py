@@ -14,7 +14,7 @@ from pathlib import Path
 from fruits_assets.mobilenet import convert
 from fruits_assets.mobilenet.convert import REPORT, ConversionReport, convert_in_own_process
 from fruits_assets.mobilenet.extractor import FLATBUFFER
-from fruits_assets.mobilenet.weights import FLOAT32, WeightsError, is_bundled
+from fruits_assets.mobilenet.weights import WeightsError, is_bundled
 
 # Made by `python -m fruits_assets.mobilenet.convert demo fruits_assets/mobilenet/demo_network`.
 BUNDLED = Path(__file__).with_name("demo_network")
@@ -27,14 +27,8 @@ def cache_folder() -> Path:
     return Path(root) / "fruits_assets" / "flatbuffers"
 
 
-def converted(
-    source: str,
-    identity: Mapping[str, str],
-    folder: Path,
-    log: Callable[[str], None],
-    precision: str = FLOAT32,
-) -> ConversionReport:
-    """The flatbuffer of these weights and its report in `folder`.
+def converted(identity: Mapping[str, str], folder: Path, log: Callable[[str], None]) -> ConversionReport:
+    """The flatbuffer of some weights and its report in `folder`.
 
     It is the bundled one, or from the cache, or converted and put there.
 
@@ -45,6 +39,7 @@ def converted(
         WeightsError: the bundled one is damaged; and see `convert.convert`.
         ConversionError: see `convert.convert`.
     """
+    source, precision = identity["source"], identity["precision"]
     if is_bundled(source, precision):
         if (report := _taken(BUNDLED, folder)) is None:
             raise WeightsError(f"The bundled network {BUNDLED} is damaged. Install the package again.")

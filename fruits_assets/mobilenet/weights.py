@@ -63,7 +63,7 @@ def check_source(source: str) -> None:
         with path.open("rb") as file:
             if file.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
                 raise WeightsError(f"Weights '{source}': not an HDF5 file. {_WAYS_OUT}")
-    tensorflow_version(source)
+    _tensorflow_version(source)
 
 
 def identity(source: str, precision: str) -> dict[str, str]:
@@ -82,7 +82,7 @@ def identity(source: str, precision: str) -> dict[str, str]:
         known["sha256"] = hashlib.sha256(Path(source).expanduser().read_bytes()).hexdigest()
     if is_bundled(source, precision):
         return known
-    return known | {"tensorflow": tensorflow_version(source), "keras": metadata.version("keras")}
+    return known | {"tensorflow": _tensorflow_version(source), "keras": metadata.version("keras")}
 
 
 def is_bundled(source: str, precision: str) -> bool:
@@ -90,7 +90,7 @@ def is_bundled(source: str, precision: str) -> bool:
     return source == DEMO and precision == FLOAT32
 
 
-def tensorflow_version(source: str) -> str:
+def _tensorflow_version(source: str) -> str:
     """Of the TensorFlow that will convert these weights; found without importing it, which takes seconds.
 
     Raises:

@@ -82,18 +82,9 @@ def main() -> None:
 
 def _use_spark(options: str, folder: str) -> None:
     """Start a session, run Python in it, write and read a model; returns when its JVM has ended."""
-    from pyspark.sql import SparkSession
+    from fruits_assets.resources.spark_session import session
 
-    conf: dict[str, bool | float | int | str | None] = {
-        "spark.master": "local[*]",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.local.dir": folder,
-        "spark.ui.enabled": "false",
-        "spark.driver.extraJavaOptions": options,
-    }
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    spark = SparkSession.builder.config(map=conf).getOrCreate()
+    spark = session(spark_conf={"spark.driver.extraJavaOptions": options})
     context: Any = spark.sparkContext
     spark.range(1).count()
     counted = context.accumulator(0)

@@ -38,7 +38,7 @@ def conversions(
 
 def ask(folder: Path, source: str = "untrained", precision: str = FLOAT32, **more: str) -> ConversionReport:
     folder.mkdir()
-    return converted(source, identity(source, precision) | more, folder, print, precision)
+    return converted(identity(source, precision) | more, folder, print)
 
 
 def test_the_second_lake_gets_what_the_first_one_got(

@@ -23,7 +23,7 @@ LABELS = 7
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, convert.ConversionReport]:
     """The folder of the demo model's flatbuffer, and what was told of its conversion."""
     folder = tmp_path_factory.mktemp("demo")
-    return folder, converted("demo", weights.identity("demo", weights.FLOAT32), folder, print)
+    return folder, converted(weights.identity("demo", weights.FLOAT32), folder, print)
 
 
 def some_files() -> list[Path]:
