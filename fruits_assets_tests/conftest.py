@@ -17,6 +17,11 @@ from fruits_assets.mobilenet.conversion_cache import converted
 from fruits_assets.mobilenet.convert import ConversionReport
 from fruits_assets.mobilenet.weights import FLOAT32, identity
 from fruits_assets.resources.spark import LocalSpark
+from fruits_assets_tests.emr.cluster_environment import (
+    ClusterEnvironment,
+    NoPython311Error,
+    cluster_environment,
+)
 from fruits_assets_tests.graph import Materialized, materialize_first
 
 pytest_plugins = ["fruits_assets_tests.progress_lines"]
@@ -112,6 +117,15 @@ def flatbuffer_folder(network: tuple[Path, ConversionReport]) -> Path:
 def network_report(network: tuple[Path, ConversionReport]) -> ConversionReport:
     """What was told of its conversion."""
     return network[1]
+
+
+@pytest.fixture(scope="session", name="cluster_environment")
+def _cluster_environment() -> ClusterEnvironment:
+    """The Python and Spark of a cluster: minutes the first time."""
+    try:
+        return cluster_environment()
+    except NoPython311Error as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -76,24 +76,19 @@ def main() -> None:
     ARCHIVE.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=ARCHIVE.parent) as folder:
         made = f"{folder}/{ARCHIVE.name}"
-        _use_spark(java_options(f'"-XX:ArchiveClassesAtExit={made}"'), folder)
+        _use_spark(java_options(f'"-XX:ArchiveClassesAtExit={made}"'))
         os.replace(made, ARCHIVE)
 
 
-def _use_spark(options: str, folder: str) -> None:
-    """Start a session, run Python in it, write and read a model; returns when its JVM has ended."""
+def _use_spark(options: str) -> None:
+    """Start a session and run Python in it; returns when its JVM has ended."""
     from fruits_assets.resources.spark_session import session
 
     spark = session(spark_conf={"spark.driver.extraJavaOptions": options})
     context: Any = spark.sparkContext
-    spark.range(1).count()
     counted = context.accumulator(0)
     context.parallelize(range(4), 4).foreach(counted.add)
     gateway = context._gateway
-    ml, number = context._jvm.org.apache.spark.ml, gateway.new_array(context._jvm.double, 1)
-    components, ratios = ml.linalg.DenseMatrix(1, 1, number), ml.linalg.DenseVector(number)
-    ml.feature.PCAModel("pca", components, ratios).save(f"{folder}/model")
-    ml.feature.PCAModel.load(f"{folder}/model")
     spark.stop()
     gateway.shutdown()
     gateway.proc.stdin.close()

@@ -34,7 +34,6 @@ _MASTER = re.compile(
     r"|yarn"
     r"|k8s://\S+"
 )
-_SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"
 _one_start_at_a_time = threading.Lock()
 # Executors are JVMs that have to start; on a cluster that has room, all are there within seconds.
 _WORKERS_WAIT_S, _WORKERS_POLL_S = 120.0, 1.0
@@ -87,8 +86,8 @@ def start_early(
     def start() -> None:
         with suppress(Exception):
             # Dagster sets resources up once more when a run is over: a job would be killed with the process.
-            if not _is_running():
-                session(master, driver_memory, spark_conf).range(1).count()
+            if not _running():
+                session(master, driver_memory, spark_conf)
 
     starting = threading.Thread(target=start, daemon=True)
     scratch_folder()  # what is registered last is done first
@@ -117,15 +116,13 @@ def session(
     from pyspark.sql import SparkSession
 
     with _one_start_at_a_time:
-        is_running = _is_running()
-        if not is_running:
-            refuse_missing(master)
+        if running := _running():
+            return running
+        refuse_missing(master)
         conf = {**_conf(master, driver_memory), **(spark_conf or {})}
         started: SparkSession = SparkSession.builder.config(map=conf).getOrCreate()
-        if not re.match(r"local(\[|$)", master) and not is_running:
+        if not re.match(r"local(\[|$)", master):
             _await_workers(started, master)
-        if not started.sparkContext.getConf().contains(_SHUFFLE_PARTITIONS):
-            started.conf.set(_SHUFFLE_PARTITIONS, str(2 * started.sparkContext.defaultParallelism))
         return started
 
 
@@ -149,8 +146,6 @@ def _conf(master: str, driver_memory: str) -> dict[str, Any]:
         # A sort takes memory by the page. Spark would make one of 64 MB out of a heap of this size.
         "spark.buffer.pageSize": "16m",
         "spark.sql.session.timeZone": "UTC",
-        # What Spark itself reads, models that is, is compared with its checksums.
-        "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
         "spark.python.daemon.module": "fruits_assets.resources.worker_daemon",
         # Threads that fetch photos would each keep what one photo took, in a part of the heap of its own.
         "spark.executorEnv.MALLOC_ARENA_MAX": "1",
@@ -197,16 +192,15 @@ def _await_gateway(starting: threading.Thread) -> None:
         time.sleep(0.05)
 
 
-def _is_running() -> bool:
-    """Whether this process has a session, whichever thread has started it."""
+def _running() -> SparkSession | None:
+    """The session that this process has, whichever thread has started it."""
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
     try:
-        SparkSession.active()
+        return SparkSession.active()
     except PySparkRuntimeError:
-        return False
-    return True
+        return None
 
 
 def _require_master(master: str) -> None:

@@ -6,17 +6,15 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 from pyspark import RDD, Accumulator, StorageLevel
-from pyspark.ml.classification import LogisticRegressionModel
-from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
 
-from fruits_assets.stages import ml_models, pca_model
+from fruits_assets.stages import ml_models
 from fruits_assets.stages.arrow import fixed_length_arrays
 from fruits_assets.stages.classifier_facts import (
     ClassifiedFacts,
@@ -27,11 +25,12 @@ from fruits_assets.stages.classifier_facts import (
     with_thumbnails,
     worst,
 )
-from fruits_assets.stages.logistic_regression import Block, Fit, Parts, fit, log_probabilities
+from fruits_assets.stages.logistic_regression import Block, Parts, fit, log_probabilities
 from fruits_assets.stages.moments import Matrix
 from fruits_assets.stages.nearest import nearest_distances
 from fruits_assets.stages.parquet import TableWriter, batches_of, shares, spread, write_rows
 from fruits_assets.stages.pca_features_csv import scores_of
+from fruits_assets.stages.pca_model import Decomposition
 from fruits_assets.stages.photo_split import (
     LEFT_OUT,
     SHARES,
@@ -96,6 +95,20 @@ class Params:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """`coefficients` (n_labels, n_components) and `intercepts` (n_labels,)."""
+
+    coefficients: Matrix
+    intercepts: Matrix
+
+    @classmethod
+    def saved(cls, uri: str) -> Self:
+        """Of the model as anyone loads it, who then gets the very numbers that are in the table."""
+        _, data = ml_models.saved(uri)
+        return cls(data["coefficientMatrix"], data["interceptVector"])
+
+
+@dataclass(frozen=True)
 class FileOfPhotos:
     """A file of scaled features, and of each of its n rows class, share and unit: see `Split`.
 
@@ -130,8 +143,7 @@ def fruit_classifier(
         StageInputError: fewer than two labels have enough photos, or no path matches the pattern.
     """
     table = inputs["scaled_features"].table
-    model = PCAModel.load(f"{inputs['pca_model'].folder}/{pca_model.MODEL}")
-    components = model.pc.toArray()[:, : params.n_components]
+    components = Decomposition.saved(inputs["pca_model"].folder).components[:, : params.n_components]
     photos = photos_of(table)
     split = split_photos(photos, params.cut)
     counts = ", ".join(f"{split.count(share):,} for {name}" for share, name in enumerate(SHARES))
@@ -148,7 +160,9 @@ def fruit_classifier(
         fitted = fit(Parts(blocks, n_bytes), len(split.labels))
     finally:
         blocks.unpersist()
-    saved = _saved(spark, fitted, f"{output.folder}/{MODEL}")
+    model = f"{output.folder}/{MODEL}"
+    ml_models.save_logistic_regression(model, fitted.coefficients, fitted.intercepts, fitted.regularisation)
+    saved = Weights.saved(model)
 
     with progress(spark, "classifying photos", table.n_rows) as done:
         units = split.units[chosen]
@@ -245,33 +259,24 @@ def _scores_of(blocks: RDD[Block], chosen: Numbers) -> Matrix:
     return np.concatenate(scores)[order[np.searchsorted(np.sort(chosen), chosen)]]
 
 
-def _saved(spark: SparkSession, fitted: Fit, uri: str) -> LogisticRegressionModel:
-    """The model as anyone loads it, who then gets the very numbers that are in the table."""
-    ml_models.logistic_regression_model(
-        spark, fitted.coefficients, fitted.intercepts, fitted.regularisation
-    ).save(uri)
-    return LogisticRegressionModel.load(uri)
-
-
 def _classified(
     uri: str,
     output: Output,
     components: Matrix,
-    model: LogisticRegressionModel,
+    weights: Weights,
     references: Matrix,
     their_units: Numbers,
     labels: Sequence[str],
     done: Accumulator[int],
 ) -> Callable[[Sequence[FileOfPhotos]], tuple[StoredFile, ClassifiedFacts]]:
     """Classify the photos of a task into one file; its facts are those of what is stored."""
-    coefficients, intercepts = model.coefficientMatrix.toArray(), model.interceptVector.toArray()
     names, share_names = pa.array(labels, pa.string()), pa.array([*SHARES, LEFT_OUT])
 
     def classify(files: Sequence[FileOfPhotos]) -> tuple[StoredFile, ClassifiedFacts]:
         with TableWriter(output, SCHEMA) as writer:
             for of_photos, rows, batch in _batches(uri, files, ["path", "label", "scaled_features"]):
                 scores = scores_of(batch, components)
-                log_p = log_probabilities(scores @ coefficients.T + intercepts)
+                log_p = log_probabilities(scores @ weights.coefficients.T + weights.intercepts)
                 columns = [
                     batch["path"],
                     batch["label"],
@@ -296,14 +301,14 @@ def _reference_rows(photos: Photos, chosen: Numbers, scores: Matrix) -> pa.Table
     return pa.table([*identity, fixed_length_arrays(scores)], schema=REFERENCES_SCHEMA)
 
 
-def _write_classes(output: Output, split: Split, model: LogisticRegressionModel, beyond: float) -> None:
+def _write_classes(output: Output, split: Split, weights: Weights, beyond: float) -> None:
     classes: dict[str, Any] = {
         "labels": list(split.labels),
         "left_out": list(split.left_out.items()),
-        "n_components": model.numFeatures,
+        "n_components": weights.coefficients.shape[1],
         "distance_threshold": beyond,
-        "coefficients": model.coefficientMatrix.toArray().tolist(),
-        "intercepts": model.interceptVector.toArray().tolist(),
+        "coefficients": weights.coefficients.tolist(),
+        "intercepts": weights.intercepts.tolist(),
     }
     with fsspec.open(f"{output.folder}/{CLASSES}", "w", encoding="utf-8") as file:
         json.dump(classes, file)

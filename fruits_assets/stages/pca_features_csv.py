@@ -15,14 +15,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 from pyspark import Accumulator
-from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.extractor import N_FEATURES
-from fruits_assets.stages import pca_model
 from fruits_assets.stages.arrow import fixed_length_arrays, matrix
 from fruits_assets.stages.moments import Matrix
 from fruits_assets.stages.parquet import TableWriter, batches_of, opened, remove, row_group, spread
+from fruits_assets.stages.pca_model import Decomposition
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types
 from fruits_assets.stages.stored import ROWS, Output, Stored, StoredFile, StoredTable
@@ -75,12 +74,12 @@ def pca_features_csv(
         StageInputError: there is no row.
     """
     scaled = inputs["scaled_features"].table
-    model = PCAModel.load(f"{inputs['pca_model'].folder}/{pca_model.MODEL}")
+    model = Decomposition.saved(inputs["pca_model"].folder)
     if not scaled.n_rows:
         raise StageInputError(f"'{scaled.uri}' has no rows to project.")
     ranges = path_ranges(scaled, spark.sparkContext.defaultParallelism)
     with progress(spark, "projecting features", scaled.n_rows) as done:
-        project = _projected(output, model.pc.toArray(), done)
+        project = _projected(output, model.components, done)
         parts = [part for part in spread(spark, ranges).map(project).collect() if part]
     points: list[tuple[str, float, float]] = []
     with progress(spark, f"writing {CSV}", scaled.n_rows, "rows") as done:
@@ -103,8 +102,8 @@ def pca_features_csv(
         metadata={
             **describe_csv(f"{output.folder}/{CSV}"),
             "n_images": scaled.n_rows,
-            "expected_columns": column_names(len(model.explainedVariance), params.layout),
-            "explained_variance_ratio": model.explainedVariance.toArray().tolist(),
+            "expected_columns": column_names(len(model.explained_variance_ratio), params.layout),
+            "explained_variance_ratio": model.explained_variance_ratio.tolist(),
             "points": points,
         },
     )

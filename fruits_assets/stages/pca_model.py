@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
 from threadpoolctl import threadpool_limits
 
@@ -42,14 +41,20 @@ class Params:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """All principal components that the data has, by falling variance.
+    """Principal components by falling variance: all n that the data has, or the first n of them.
 
-    `components` is (n_features, rank), each a column of length 1; `explained_variance_ratio` (rank,)
-    adds up to 1.
+    `components` is (n_features, n), each a column of length 1; `explained_variance_ratio` (n,) adds up
+    to 1 over all.
     """
 
     components: Matrix
     explained_variance_ratio: Matrix
+
+    @classmethod
+    def saved(cls, folder: str) -> Self:
+        """That of the PCAModel in a version of this asset."""
+        _, data = ml_models.saved(f"{folder}/{MODEL}")
+        return cls(data["pc"], data["explainedVariance"])
 
 
 def pca_model(
@@ -74,8 +79,7 @@ def pca_model(
     ratios = decomposition.explained_variance_ratio
     n_components = choose_n_components(ratios, params)
     components = decomposition.components[:, :n_components]
-    model = ml_models.pca_model(spark, components, ratios[:n_components])
-    model.save(f"{output.folder}/{MODEL}")
+    ml_models.save_pca(f"{output.folder}/{MODEL}", components, ratios[:n_components])
     numbers = np.arange(1, n_components + 1, dtype=np.int32)
     rows = pa.table([numbers, ratios[:n_components], fixed_length_arrays(components.T)], schema=SCHEMA)
     return StageResult(
@@ -83,7 +87,7 @@ def pca_model(
         schema=column_types(SCHEMA),
         tables={ROWS: [write_rows(output, rows)]},
         metadata={
-            **describe_model(PCAModel.load(f"{output.folder}/{MODEL}")),
+            **describe_model(Decomposition.saved(output.folder)),
             "n_images": table.n_rows,
             "rank": len(ratios),
             "all_explained_variance_ratios": ratios.tolist(),
@@ -135,16 +139,15 @@ def components_for(explained_variance_ratio: Matrix, level: float) -> int:
     return int(reached.argmax()) + 1 if reached.any() else len(explained_variance_ratio)
 
 
-def describe_model(model: PCAModel) -> dict[str, Any]:
+def describe_model(model: Decomposition) -> dict[str, Any]:
     """What a saved model explains, and how far its components are from orthonormal.
 
     `max_abs_gram_minus_identity` is the largest entry of |C'C - I| for components C.
     """
-    components = model.pc.toArray()
-    gram = components.T @ components
-    ratios = model.explainedVariance.toArray()
+    ratios = model.explained_variance_ratio
+    gram = model.components.T @ model.components
     return {
-        "n_components": components.shape[1],
+        "n_components": len(ratios),
         "explained_variance_ratio": ratios.tolist(),
         "total_explained_variance": float(ratios.sum()),
         "max_abs_gram_minus_identity": float(np.abs(gram - np.eye(len(gram))).max()),

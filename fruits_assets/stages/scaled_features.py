@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from pyspark import Accumulator
-from pyspark.ml.feature import StandardScalerModel
 from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.extractor import N_FEATURES
+from fruits_assets.stages import ml_models
 from fruits_assets.stages.arrow import fixed_length_arrays, matrix
-from fruits_assets.stages.ml_models import standard_scaler_model
 from fruits_assets.stages.moments import Moments, column_moments, merge, moments_of_batches
 from fruits_assets.stages.parquet import TableWriter, batches_of, shares, spread
 from fruits_assets.stages.progress import progress
@@ -61,10 +60,10 @@ def scaled_features(
         raise StageInputError(f"{table.n_rows} image(s) have no standard deviation: at least 2 needed.")
     with progress(spark, "measuring features", table.n_rows) as done:
         moments = column_moments(spark, table, "features", N_FEATURES, done=done)
-    model = standard_scaler_model(spark, moments, params.with_mean, params.with_std)
-    model.save(f"{output.folder}/{SCALER}")
+    scaler = f"{output.folder}/{SCALER}"
+    ml_models.save_standard_scaler(scaler, moments.mean, moments.std, params.with_mean, params.with_std)
     with progress(spark, "scaling features", table.n_rows) as done:
-        scale = _scaled(table.uri, output, model, done)
+        scale = _scaled(table.uri, output, Scaling.saved(scaler), done)
         scaled = spread(spark, shares(spark, table)).map(scale).collect()
     return StageResult(
         row_count=sum(file.n_rows for file, _ in scaled),
@@ -75,10 +74,9 @@ def scaled_features(
 
 
 def _scaled(
-    uri: str, output: Output, model: StandardScalerModel, done: Accumulator[int]
+    uri: str, output: Output, scaling: Scaling, done: Accumulator[int]
 ) -> Callable[[Sequence[StoredFile]], tuple[StoredFile, Moments]]:
     """Scale the files of a task, in float64, to one file; its moments are those of what is stored."""
-    scaling = Scaling.of(model.mean.toArray(), model.std.toArray(), model.getWithMean(), model.getWithStd())
 
     def scale(share: Sequence[StoredFile]) -> tuple[StoredFile, Moments]:
         columns = [*SCHEMA.names[:-1], "features"]

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
 
 from fruits_assets.assets import (
@@ -26,7 +25,7 @@ from fruits_assets.assets import (
     scaled_features,
 )
 from fruits_assets.mobilenet import convert
-from fruits_assets.stages import classifier_facts, image_facts, ml_models
+from fruits_assets.stages import classifier_facts, image_facts
 from fruits_assets.stages import fruit_classifier as classifier_stage
 from fruits_assets.stages import mobilenet_features as features_stage
 from fruits_assets.stages import pca_features_csv as csv_stage
@@ -253,11 +252,10 @@ def test_scaled_features_pass(materialized: Materialized) -> None:
 # pca_model and pca_features_csv ------------------------------------------------------------------
 
 
-def test_components_that_are_not_orthonormal(spark: SparkSession) -> None:
+def test_components_that_are_not_orthonormal() -> None:
     components = np.eye(6)[:, :2]
     components[0, 1] = 0.01
-    model: PCAModel = ml_models.pca_model(spark, components, np.array([0.6, 0.3]))
-    facts = pca_stage.describe_model(model)
+    facts = pca_stage.describe_model(pca_stage.Decomposition(components, np.array([0.6, 0.3])))
     assert failed(pca_model.checks(facts, pca_model.PcaConfig())) == {"components_are_orthonormal"}
 
 

@@ -11,23 +11,10 @@ import fsspec
 import pytest
 
 from fruits_assets.resources.emr import EmrSpark
-from fruits_assets_tests.emr.cluster_environment import (
-    ClusterEnvironment,
-    NoPython311Error,
-    cluster_environment,
-)
+from fruits_assets_tests.emr.cluster_environment import ClusterEnvironment
 from fruits_assets_tests.emr.fake_emr import REGION, FakeEmr
 
 BOOTSTRAP = Path(__file__).parents[2] / "bootstrap"
-
-
-@pytest.fixture(scope="package", name="cluster_environment")
-def _cluster_environment() -> ClusterEnvironment:
-    """The Python and Spark of a cluster: minutes the first time."""
-    try:
-        return cluster_environment()
-    except NoPython311Error as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="package")

@@ -56,15 +56,16 @@ def rows_of_kinds(n_of_label: Mapping[str, int], seed: int = 3, apart: float = 1
     )
 
 
-def inputs_of(spark: SparkSession, root: Path, rows: pa.Table, n_files: int = 3) -> dict[str, Stored]:
+def inputs_of(root: Path, rows: pa.Table, n_files: int = 3) -> dict[str, Stored]:
     """A table of scaled features in so many files, and the model of its components."""
     parts = [rows.take(list(range(i, len(rows), n_files))) for i in range(n_files)]
     scaled = Stored(write_table(root / "scaled", *parts), str(root / "scaled"))
     values = np.array(rows["scaled_features"].to_pylist(), np.float64)
     _, _, components = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
     signs = np.sign(components[:, 0])[:N_COMPONENTS]
-    model = ml_models.pca_model(spark, components[:N_COMPONENTS].T * signs, np.full(N_COMPONENTS, 0.01))
-    model.save(str(root / "pca" / "pca_model"))
+    ml_models.save_pca(
+        str(root / "pca" / "pca_model"), components[:N_COMPONENTS].T * signs, np.full(N_COMPONENTS, 0.01)
+    )
     return {
         "scaled_features": scaled,
         "pca_model": Stored(StoredTable(str(root / "pca"), []), str(root / "pca")),
@@ -82,10 +83,8 @@ def rows() -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def inputs(
-    spark: SparkSession, rows: pa.Table, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Stored]:
-    return inputs_of(spark, tmp_path_factory.mktemp("inputs"), rows)
+def inputs(rows: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stored]:
+    return inputs_of(tmp_path_factory.mktemp("inputs"), rows)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +209,7 @@ def test_other_files_of_the_same_photos_give_the_same_classifier(
     spark: SparkSession, ran: Ran, rows: pa.Table, tmp_path: Path
 ) -> None:
     order = np.random.default_rng(9).permutation(len(rows))
-    other = run(spark, inputs_of(spark, tmp_path, rows.take(order), n_files=7), tmp_path / "classifier")
+    other = run(spark, inputs_of(tmp_path, rows.take(order), n_files=7), tmp_path / "classifier")
     found, expected = by_path(other), by_path(ran)
     assert found.keys() == expected.keys()
     for path, row in expected.items():
@@ -247,7 +246,7 @@ def test_the_first_components_are_used_and_no_more_than_there_are(
 
 
 def test_a_single_label_is_an_error_before_anything_is_written(spark: SparkSession, tmp_path: Path) -> None:
-    inputs = inputs_of(spark, tmp_path, rows_of_kinds({"kiwi": 8}))
+    inputs = inputs_of(tmp_path, rows_of_kinds({"kiwi": 8}))
     with pytest.raises(StageInputError, match="All photos have the label 'kiwi'"):
         run(spark, inputs, tmp_path / "classifier")
     assert not (tmp_path / "classifier").exists()
