@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import moto.backends
 import pytest
 from moto.server import ThreadedMotoServer
 from PIL import Image
@@ -25,6 +31,29 @@ from fruits_assets_tests.emr.cluster_environment import (
 from fruits_assets_tests.graph import Materialized, materialize_first
 
 pytest_plugins = ["fruits_assets_tests.progress_lines"]
+
+# It looks through its folders at each request.
+moto.backends.list_of_moto_modules = functools.partial(frozenset, moto.backends.list_of_moto_modules())
+_MAKING = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where all tests are divided among processes: begin with what would keep all of these waiting."""
+    options = session.config.option
+    if getattr(options, "numprocesses", None) and not options.markexpr:
+        session.stash[_MAKING] = subprocess.Popen(
+            [sys.executable, "-m", "fruits_assets_tests.emr.cluster_environment"],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leave no process behind."""
+    if making := session.stash.get(_MAKING, None):
+        with suppress(ProcessLookupError):
+            os.killpg(making.pid, signal.SIGKILL)
+        making.wait()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,11 +92,19 @@ def _make(folder: Path) -> None:
         {
             "FRUITS_PYTHON": python,
             "FRUITS_VENV": str(venv),
+            # Modules are compiled when they are first imported, which is a small part of them.
+            "PIP_NO_COMPILE": "1",
             "PATH": f"{_refuse_sudo(folder / 'bin')}:{os.environ.get('PATH', os.defpath)}",
         },
     )
+    # Spark comes as sources, of which pip makes a wheel that nobody needs compressed.
+    stored = folder / "distutils.cfg"
+    stored.write_text("[bdist_wheel]\ncompression = stored\n", encoding="utf-8")
     pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run([*pip, "--constraint", str(_REQUIREMENTS), PYSPARK], {})
+    _run(
+        [*pip, "--constraint", str(_REQUIREMENTS), PYSPARK],
+        {"PIP_NO_COMPILE": "1", "DIST_EXTRA_CONFIG": str(stored)},
+    )
     (folder / _READY).touch()
 
 
@@ -137,3 +145,8 @@ def _python_3_11() -> str:
         "The tests of Amazon EMR need Python 3.11 with venv, as a cluster has it: install python3.11 "
         "(and python3.11-venv) so that it is on PATH."
     )
+
+
+if __name__ == "__main__":
+    with suppress(ClusterEnvironmentError):  # who needs it tries again, and tells
+        cluster_environment()
