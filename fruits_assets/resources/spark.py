@@ -20,7 +20,6 @@ from fruits_assets.resources.spark_failures import explained
 from fruits_assets.resources.spark_session import (
     DRIVER_MEMORY,
     THIS_MACHINE,
-    SparkSetupError,
     refuse_missing,
     session,
     start_early,
@@ -90,7 +89,6 @@ class LocalSpark(SparkRunner):
         params: Params,
     ) -> StageResult:
         """See `SparkRunner.run`."""
-        self._refuse_unreachable(output.asset)
         started = time.monotonic()
         forget_peaks(process_tree(os.getpid()))
         with _stage_log_to(context.log):
@@ -112,14 +110,6 @@ class LocalSpark(SparkRunner):
 
         pa.default_memory_pool().release_unused()
         return result
-
-    def _refuse_unreachable(self, uri: str) -> None:
-        if uri.startswith("s3://") and "spark.hadoop.fs.s3.impl" not in self.spark_conf:
-            raise SparkSetupError(
-                f"Local Spark cannot reach '{uri}': it comes without Hadoop's S3 file system. "
-                "Set FRUITS_LAKE to a folder (images may stay on S3), or give the resource's "
-                "spark_conf spark.jars.packages with hadoop-aws and spark.hadoop.fs.s3.impl."
-            )
 
 
 def _cancel(group: str) -> None:

@@ -6,9 +6,13 @@ import csv
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
+import boto3
 import dagster as dg
+import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -16,9 +20,16 @@ from pyspark.ml.feature import PCAModel
 from pyspark.sql import SparkSession
 
 from fruits_assets.assets.raw_images import TABLE as RAW_TABLE
-from fruits_assets.definitions import SAMPLE_IMAGES, defs
+from fruits_assets.definitions import GRAPH, SAMPLE_IMAGES, Settings, defs, resources
 from fruits_assets.stages.moments import moments_of
-from fruits_assets_tests.graph import N_IMAGES, ODD_NAMES, Graph, Materialized
+from fruits_assets_tests.graph import (
+    ANY_CLASSIFIER,
+    N_IMAGES,
+    ODD_NAMES,
+    Graph,
+    Materialized,
+    run_config,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -355,6 +366,24 @@ def test_the_vector_layout_is_published_under_the_same_name(
     result = graph.materialize(["pca_features_csv"], {"pca_features_csv": {"layout": "vector"}})
     assert all(e.passed for e in result.get_asset_check_evaluations())
     assert graph.results.read_text(encoding="utf-8").startswith("path,label,pcaFeatures\n")
+
+
+def test_a_lake_on_s3_gets_the_same_results(spark: SparkSession, s3: str, materialized: Materialized) -> None:
+    boto3.client("s3").create_bucket(
+        Bucket="lakes", CreateBucketConfiguration={"LocationConstraint": "eu-west-3"}
+    )
+    settings = Settings(images=str(materialized.graph.source), lake="s3://lakes/lake", weights="untrained")
+    result = dg.materialize(
+        cast("Sequence[dg.AssetsDefinition]", GRAPH),
+        resources=resources(settings),
+        run_config=run_config(ANY_CLASSIFIER),
+    )
+    assert result.success
+    with fsspec.open("s3://lakes/lake/pca_features_csv/results.parquet", "rb") as file:
+        found = pq.read_table(file)
+    expected = pq.read_table(materialized.graph.results.with_suffix(".parquet"))
+    assert found["path"] == expected["path"]
+    np.testing.assert_allclose(found["pc_1"].to_numpy(), expected["pc_1"].to_numpy(), rtol=1e-6, atol=1e-6)
 
 
 def test_an_asset_without_its_input_says_which_to_materialize_first(

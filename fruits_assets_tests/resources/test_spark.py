@@ -81,13 +81,6 @@ def test_a_failing_stage_fails_the_asset_with_its_own_message(spark: SparkSessio
     assert logger.handlers == []
 
 
-def test_local_spark_says_that_it_cannot_reach_s3_before_it_starts(tmp_path: Path) -> None:
-    _, result = run(talking_stage, {}, Output("s3://bucket/lake", "run-0"))
-    (failure,) = result.filter_events(lambda event: event.is_step_failure)
-    assert "FRUITS_LAKE" in str(failure.step_failure_data.error)
-    assert "s3://bucket/lake" in str(failure.step_failure_data.error)
-
-
 def test_workers_use_the_drivers_python_and_import_nothing_heavy(spark: SparkSession) -> None:
     # Inside the test, so that a worker does not import this module and Dagster with it.
     def modules_of_a_worker(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
