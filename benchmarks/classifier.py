@@ -27,9 +27,9 @@ from fruits_assets.assets.fruit_classifier import ClassifierConfig
 from fruits_assets.mobilenet.extractor import N_FEATURES
 from fruits_assets.resources.spark import LocalSpark
 from fruits_assets.stages import fruit_classifier, mobilenet_features, pca_model, scaled_features
-from fruits_assets.stages.arrow import fixed_length_arrays, matrix
+from fruits_assets.stages.arrow import Matrix, fixed_length_arrays, matrix
 from fruits_assets.stages.logistic_regression import Block, Parts, fit
-from fruits_assets.stages.moments import Matrix, moments_of
+from fruits_assets.stages.moments import moments_of
 from fruits_assets.stages.parquet import batches_of, spread, write_rows
 from fruits_assets.stages.pca_features_csv import scores_of
 from fruits_assets.stages.photo_split import SHARES, TEST, TRAINING, VALIDATION, Split, split_photos

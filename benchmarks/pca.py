@@ -31,8 +31,8 @@ from pyspark.sql import functions as F
 from fruits_assets.mobilenet.extractor import N_FEATURES
 from fruits_assets.resources.spark import LocalSpark
 from fruits_assets.stages import mobilenet_features, pca_model, scaled_features
-from fruits_assets.stages.arrow import fixed_length_arrays
-from fruits_assets.stages.moments import Matrix, column_moments
+from fruits_assets.stages.arrow import Matrix, fixed_length_arrays
+from fruits_assets.stages.moments import column_moments
 from fruits_assets.stages.parquet import spread, write_rows
 from fruits_assets.stages.stored import Output, Stored, StoredFile, StoredTable
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from fruits_assets_tests.emr.cluster_environment import (
     NoPython311Error,
     cluster_environment,
 )
-from fruits_assets_tests.graph import Materialized, materialize_first
+from fruits_assets_tests.graph import Materialized, materialized_once
 
 pytest_plugins = ["fruits_assets_tests.progress_lines"]
 
@@ -127,12 +127,19 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
+@contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    """Of all processes among which the tests are divided."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def network(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConversionReport]:
     """The untrained network, converted once for the whole run."""
     folder = tmp_path_factory.mktemp("network")
-    with (shared_folder / "converting").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _one_at_a_time(shared_folder / "converting"):
         return folder, converted(identity("untrained", FLOAT32), folder, print)
 
 
@@ -158,6 +165,7 @@ def _cluster_environment() -> ClusterEnvironment:
 
 
 @pytest.fixture(scope="session")
-def materialized(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Materialized:
+def materialized(spark: SparkSession, shared_folder: Path) -> Materialized:
     """The whole graph over a few images, one of them broken, materialized once for the whole run."""
-    return materialize_first(tmp_path_factory.mktemp("graph"))
+    with _one_at_a_time(shared_folder / "materializing"):
+        return materialized_once(shared_folder / "graph")

@@ -119,18 +119,29 @@ def sample_source(folder: Path, images_per_label: int = _PER_LABEL) -> Path:
 
 @dataclass
 class Materialized:
-    """A graph after its first run, and the run."""
+    """A graph after its first run, and what Dagster recorded of that: not to be changed, but copied."""
 
     graph: Graph
-    result: dg.ExecuteInProcessResult
+    events: Sequence[dg.DagsterEvent]
 
     def metadata(self, asset: str) -> dict[str, Any]:
-        (event,) = self.result.asset_materializations_for_node(asset)
-        return {name: value.value for name, value in event.metadata.items()}
+        found = [event.materialization for event in self.events if event.is_step_materialization]
+        (of_asset,) = [it for it in found if it.asset_key == dg.AssetKey(asset)]
+        return {name: value.value for name, value in of_asset.metadata.items()}
+
+    @property
+    def evaluations(self) -> Sequence[dg.AssetCheckEvaluation]:
+        kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        return [event.asset_check_evaluation_data for event in self.events if event.event_type == kind]
 
 
-def materialize_first(root: Path) -> Materialized:
-    """The whole graph over a few images, one of them broken, materialized for real."""
-    graph = Graph(sample_source(root / "source"), root / "lake")
-    (graph.source / "Banana" / "broken.jpg").write_bytes(b"not an image")
-    return Materialized(graph, graph.materialize())
+def materialized_once(root: Path) -> Materialized:
+    """The whole graph over a few images, one of them broken, materialized for real, unless it has been."""
+    graph, recorded = Graph(root / "source", root / "lake"), root / "events.json"
+    if not recorded.exists():
+        shutil.rmtree(root, ignore_errors=True)
+        sample_source(graph.source)
+        (graph.source / "Banana" / "broken.jpg").write_bytes(b"not an image")
+        recorded.write_text(dg.serialize_value(graph.materialize().all_events))
+    events = dg.deserialize_value(recorded.read_text(), list)
+    return Materialized(graph, events)

@@ -29,7 +29,8 @@ def scratch_folder() -> Path:
 @functools.cache
 def _made() -> Path:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        if not is_held(folder / _MARK) and _is_old_or_marked(folder):
+        # In this order: a folder may be marked at any moment.
+        if _is_old_or_marked(folder) and not is_held(folder / _MARK):
             shutil.rmtree(folder, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     marked = ExitStack()

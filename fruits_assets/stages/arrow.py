@@ -8,11 +8,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+Matrix = NDArray[np.float64]
+
 # Arrow's own allocator keeps much of what a task once needed; this one gives it back. In workers, too.
 pa.set_memory_pool(pa.system_memory_pool())
 
 
-def matrix(column: pa.Array, n_columns: int) -> NDArray[np.float64]:
+def matrix(column: pa.Array, n_columns: int) -> Matrix:
     """A column of arrays of equal length as a (n_rows, n_columns) matrix.
 
     Raises:

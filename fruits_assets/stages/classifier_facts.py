@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
-from fruits_assets.stages.moments import Matrix
+from fruits_assets.stages.arrow import Matrix
 from fruits_assets.stages.parquet import batches_of, rows_of, shares, spread
 from fruits_assets.stages.photo_split import SHARES, TEST, TRAINING, VALIDATION, Numbers, Photos
 from fruits_assets.stages.stored import StoredFile, StoredTable

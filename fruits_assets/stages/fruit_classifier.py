@@ -15,7 +15,7 @@ from pyspark import RDD, Accumulator, StorageLevel
 from pyspark.sql import SparkSession
 
 from fruits_assets.stages import ml_models
-from fruits_assets.stages.arrow import fixed_length_arrays
+from fruits_assets.stages.arrow import Matrix, fixed_length_arrays
 from fruits_assets.stages.classifier_facts import (
     ClassifiedFacts,
     describe_classified,
@@ -26,7 +26,6 @@ from fruits_assets.stages.classifier_facts import (
     worst,
 )
 from fruits_assets.stages.logistic_regression import Block, Parts, fit, log_probabilities
-from fruits_assets.stages.moments import Matrix
 from fruits_assets.stages.nearest import nearest_distances
 from fruits_assets.stages.parquet import TableWriter, batches_of, shares, spread, write_rows
 from fruits_assets.stages.pca_features_csv import scores_of

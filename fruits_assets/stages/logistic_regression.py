@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from fruits_assets.stages.arrow import Matrix
 from fruits_assets.stages.minimisation import minimum
-from fruits_assets.stages.moments import Matrix
 from fruits_assets.stages.photo_split import TRAINING, VALIDATION, Numbers
 from fruits_assets.stages.stage import logger
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fruits_assets.stages.moments import Matrix
+from fruits_assets.stages.arrow import Matrix
 
 _REMEMBERED = 10
 _MAX_ITERATIONS, _MAX_STEPS = 1000, 30

@@ -18,8 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fruits_assets.stages.arrow import fixed_length_arrays
-from fruits_assets.stages.moments import Matrix
+from fruits_assets.stages.arrow import Matrix, fixed_length_arrays
 
 _DENSE = 1
 _VALUES = pa.list_(pa.field("element", pa.float64(), nullable=False))

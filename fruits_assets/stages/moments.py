@@ -7,15 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pyspark import Accumulator
 from pyspark.sql import SparkSession
 
-from fruits_assets.stages.arrow import matrix
+from fruits_assets.stages.arrow import Matrix, matrix
 from fruits_assets.stages.parquet import map_batches
 from fruits_assets.stages.stored import StoredTable
-
-Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from fruits_assets.stages.moments import Matrix
+from fruits_assets.stages.arrow import Matrix
 from fruits_assets.stages.photo_split import Numbers
 
 _ROWS_PER_BLOCK = 256  # times 20,000 references: 41 MB

@@ -18,8 +18,7 @@ from pyspark import Accumulator
 from pyspark.sql import SparkSession
 
 from fruits_assets.mobilenet.extractor import N_FEATURES
-from fruits_assets.stages.arrow import fixed_length_arrays, matrix
-from fruits_assets.stages.moments import Matrix
+from fruits_assets.stages.arrow import Matrix, fixed_length_arrays, matrix
 from fruits_assets.stages.parquet import TableWriter, batches_of, opened, remove, row_group, spread
 from fruits_assets.stages.pca_model import Decomposition
 from fruits_assets.stages.progress import progress

@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from fruits_assets.mobilenet.extractor import N_FEATURES
 from fruits_assets.stages import ml_models
-from fruits_assets.stages.arrow import fixed_length_arrays
-from fruits_assets.stages.moments import Matrix, Moments, column_moments
+from fruits_assets.stages.arrow import Matrix, fixed_length_arrays
+from fruits_assets.stages.moments import Moments, column_moments
 from fruits_assets.stages.parquet import write_rows
 from fruits_assets.stages.progress import progress
 from fruits_assets.stages.stage import StageInputError, StageResult, column_types

@@ -10,9 +10,9 @@ from pathlib import Path
 CODE = "from fruits_assets.resources.scratch import scratch_folder; print(scratch_folder(), flush=True)"
 
 
-def start(code: str, folder: Path) -> subprocess.Popen[str]:
+def start(code: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *arguments],
         env={**os.environ, "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         text=True,
@@ -61,6 +61,29 @@ def test_a_folder_that_is_just_being_made_is_left_alone(tmp_path: Path) -> None:
     with start(CODE, tmp_path) as process:
         folder_of(process)
     assert not made.exists()
+
+
+def test_a_folder_that_is_marked_while_it_is_looked_at_stays(tmp_path: Path) -> None:
+    made = tmp_path / f"fruits_assets-{os.getuid()}-0123"
+    made.mkdir()
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from fruits_assets.resources import locks, scratch\n"
+        "mark = Path(sys.argv[1]) / 'in_use'\n"
+        "def is_held_a_moment_ago(asked):\n"
+        "    answer = locks.is_held(asked)\n"
+        "    held = locks.held(mark)\n"
+        "    held.__enter__()\n"
+        "    marks.append(held)\n"
+        "    return answer\n"
+        "marks = []\n"
+        "scratch.is_held = is_held_a_moment_ago\n"
+        "scratch.scratch_folder()\n"
+        "print(Path(sys.argv[1]).exists())\n"
+    )
+    with start(code, tmp_path, str(made)) as process:
+        assert process.communicate()[0] == "True\n"
 
 
 def test_threads_that_ask_at_once_get_one_folder(tmp_path: Path) -> None:
