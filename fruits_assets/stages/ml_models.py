@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fruits_assets.stages.arrow import Matrix, fixed_length_arrays
+from fruits_assets.stages.arrow import Matrix, fixed_length_arrays, matrix
 
 _DENSE = 1
 _VALUES = pa.list_(pa.field("element", pa.float64(), nullable=False))
@@ -138,7 +138,8 @@ def _as_numpy(column: pa.Array) -> Any:
     if not pa.types.is_struct(column.type):
         return column[0].as_py()
     told = {field.name: column.field(field.name) for field in column.type if field.name != "values"}
-    values = column.field("values").flatten().to_numpy()
+    lists = column.field("values")
+    values = matrix(lists, lists.value_lengths()[0].as_py())[0]
     if "numRows" not in told:
         return values
     shape = told["numRows"][0].as_py(), told["numCols"][0].as_py()
