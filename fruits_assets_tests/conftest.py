@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from fruits_assets_tests.emr.cluster_environment import (
     cluster_environment,
 )
 from fruits_assets_tests.graph import Materialized, materialized_once
+from fruits_assets_tests.one_at_a_time import one_at_a_time
 
 pytest_plugins = ["fruits_assets_tests.progress_lines"]
 
@@ -127,19 +127,11 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
-@contextmanager
-def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Of all processes among which the tests are divided."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 @pytest.fixture(scope="session")
 def network(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConversionReport]:
     """The untrained network, converted once for the whole run."""
     folder = tmp_path_factory.mktemp("network")
-    with _one_at_a_time(shared_folder / "converting"):
+    with one_at_a_time(shared_folder / "converting"):
         return folder, converted(identity("untrained", FLOAT32), folder, print)
 
 
@@ -167,5 +159,5 @@ def _cluster_environment() -> ClusterEnvironment:
 @pytest.fixture(scope="session")
 def materialized(spark: SparkSession, shared_folder: Path) -> Materialized:
     """The whole graph over a few images, one of them broken, materialized once for the whole run."""
-    with _one_at_a_time(shared_folder / "materializing"):
+    with one_at_a_time(shared_folder / "materializing"):
         return materialized_once(shared_folder / "graph")

@@ -130,6 +130,10 @@ class Materialized:
         return {name: value.value for name, value in of_asset.metadata.items()}
 
     @property
+    def is_success(self) -> bool:
+        return any(event.is_job_success for event in self.events)
+
+    @property
     def evaluations(self) -> Sequence[dg.AssetCheckEvaluation]:
         kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
         return [event.asset_check_evaluation_data for event in self.events if event.event_type == kind]

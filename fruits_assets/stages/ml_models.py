@@ -137,13 +137,15 @@ def _as_arrow(value: Matrix | int | bool) -> pa.Array:
 def _as_numpy(column: pa.Array) -> Any:
     if not pa.types.is_struct(column.type):
         return column[0].as_py()
-    told = {field.name: column.field(field.name) for field in column.type if field.name != "values"}
+    told = {
+        field.name: column.field(field.name)[0].as_py() for field in column.type if field.name != "values"
+    }
     lists = column.field("values")
     values = matrix(lists, lists.value_lengths()[0].as_py())[0]
     if "numRows" not in told:
         return values
-    shape = told["numRows"][0].as_py(), told["numCols"][0].as_py()
-    return values.reshape(shape, order="C" if told["isTransposed"][0].as_py() else "F")
+    shape = told["numRows"], told["numCols"]
+    return values.reshape(shape, order="C" if told["isTransposed"] else "F")
 
 
 def _spark_schema(row: pa.Schema) -> str:

@@ -46,6 +46,7 @@ ASSETS = [
 
 
 def test_every_asset_is_published_with_its_rows_and_passes_its_checks(materialized: Materialized) -> None:
+    assert materialized.is_success
     rows = {asset: materialized.graph.lake.current(asset).row_count for asset in ASSETS}
     assert rows == {
         "raw_images": N_IMAGES,

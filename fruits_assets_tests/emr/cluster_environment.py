@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from fruits_assets_tests.one_at_a_time import one_at_a_time
 
 PYSPARK = "pyspark==3.5.6"
 """The Spark of EMR 7.13."""
@@ -63,7 +63,8 @@ def cluster_environment() -> ClusterEnvironment:
     parent = Path(os.environ.get(_FOLDER_VARIABLE) or _PROJECT / ".venv" / "emr").absolute()
     folder = parent / _key()[:16]
     parent.mkdir(parents=True, exist_ok=True)
-    with _alone(parent / "lock"):
+    # Two test runs that start at once must not install into one folder.
+    with one_at_a_time(parent / "lock"):
         if not (folder / _READY).exists():
             _make(folder)
     return ClusterEnvironment(folder / "venv")
@@ -71,14 +72,6 @@ def cluster_environment() -> ClusterEnvironment:
 
 def _key() -> str:
     return hashlib.sha256(_REQUIREMENTS.read_bytes() + PYSPARK.encode()).hexdigest()
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Two test runs that start at once must not install into one folder."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _make(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from fruits_assets.mobilenet import weights
 from fruits_assets.mobilenet.convert import REPORT, ConversionReport
 from fruits_assets.mobilenet.extractor import FLATBUFFER, Extractor, decoded_inputs
+from fruits_assets_tests.one_at_a_time import one_at_a_time
 
 WEIGHTS_FILES = ("legacy.h5", "model.h5", "whole.weights.h5", "headless.weights.h5")
 KERAS_FEATURES, REFUSED = "features.npy", "refused.txt"
@@ -66,8 +66,7 @@ class KerasWork:
 def keras(shared_folder: Path) -> KerasWork:
     """Made by the first process among those that divide the tests that asks for it."""
     folder = shared_folder / "keras"
-    with (shared_folder / "keras.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(shared_folder / "keras.lock"):
         if not folder.exists():
             folder.mkdir()
             command = [sys.executable, "-m", "fruits_assets_tests.mobilenet.keras_work", str(folder)]

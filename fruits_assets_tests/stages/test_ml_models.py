@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pyspark.sql import functions as F
 
 from fruits_assets.stages.ml_models import save_logistic_regression, save_pca, save_standard_scaler, saved
 from fruits_assets_tests.emr.cluster_environment import ClusterEnvironment
+from fruits_assets_tests.emr.step_process import java_home
 
 N_FEATURES, N_LABELS = 5, 3
 _RANDOM = np.random.default_rng(1)
@@ -76,7 +78,13 @@ def test_spark_ml_loads_what_was_saved(spark: SparkSession, models: Path) -> Non
 def test_the_clusters_spark_ml_loads_it_too(cluster_environment: ClusterEnvironment, models: Path) -> None:
     told = subprocess.run(
         [cluster_environment.python, "-c", _TELL, models],
-        env={"SPARK_HOME": str(cluster_environment.spark_home), "PATH": "/usr/bin:/bin"},
+        cwd=models,
+        env={
+            "PATH": os.defpath,
+            "JAVA_HOME": str(java_home()),
+            "SPARK_HOME": str(cluster_environment.spark_home),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -114,29 +122,29 @@ def a_classifier(rows: DataFrame) -> Any:
     [
         (
             a_scaler,
-            {"mean": "mean", "std": "std"},
+            ("mean", "std"),
             lambda uri: save_standard_scaler(uri, MEAN, STD, True, True),
         ),
         (
             a_pca,
-            {"pc": "pc", "explainedVariance": "explainedVariance"},
+            ("pc", "explainedVariance"),
             lambda uri: save_pca(uri, COMPONENTS, RATIOS),
         ),
         (
             a_classifier,
-            {"coefficientMatrix": "coefficientMatrix", "interceptVector": "interceptVector"},
+            ("coefficientMatrix", "interceptVector"),
             lambda uri: save_logistic_regression(uri, COEFFICIENTS, INTERCEPTS, 0.1),
         ),
     ],
 )
 def test_what_spark_ml_has_saved_is_read_and_what_is_saved_here_looks_the_same(
-    rows: DataFrame, tmp_path: Path, fit: Fitted, vectors: dict[str, str], save: Callable[[str], None]
+    rows: DataFrame, tmp_path: Path, fit: Fitted, vectors: Sequence[str], save: Callable[[str], None]
 ) -> None:
     model = fit(rows)
     model.save(str(tmp_path / "theirs"))
     params, data = saved(str(tmp_path / "theirs"))
-    for name, attribute in vectors.items():
-        np.testing.assert_array_equal(data[name], getattr(model, attribute).toArray())
+    for name in vectors:
+        np.testing.assert_array_equal(data[name], getattr(model, name).toArray())
     assert {param.name: value for param, value in model.extractParamMap().items()}.items() >= params.items()
 
     save(str(tmp_path / "ours"))
