@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 from converted_network import ConvertedNetwork, convert_for_runs
 from graph_run import GraphRun, run_graph_over
+from machine_limits import decoder_seconds
 from measuring import cell, scratch_folder, table, timed, write_images
 from phone_photos import SIZES, write_photos
 
@@ -30,6 +32,8 @@ from fruits_assets.stages.stored import ROWS, Output, Stored, StoredTable
 
 READING, FEATURES = "raw_images", "mobilenet_features"
 MIN_IMAGES_PER_S = {12: 40, 48: 12}
+# What is wanted of a slower machine: so much of what the decoder alone does on it.
+MIN_SHARE_OF_DECODER = 0.5
 MAX_WORKER_MB = 450
 GRAPH_MEGAPIXELS, GRAPH_PHOTOS, MAX_GRAPH_S = 12, 120, 35
 
@@ -79,10 +83,17 @@ def measured(stages: Stages, megapixels: int, n_photos: int, seed: int, scratch:
     photos = scratch / f"{megapixels}_megapixels"
     print(f"writing {n_photos:,} photos of {megapixels} megapixels", flush=True)
     write_photos(photos, n_photos, megapixels, seed)
-    source_bytes = sum(file.stat().st_size for file in photos.rglob("*.jpg"))
+    files = sorted(photos.rglob("*.jpg"))
+    source_bytes = sum(file.stat().st_size for file in files)
+    decoder_rate = n_photos / decoder_seconds(files, len(os.sched_getaffinity(0)))
     read, reading = timed(lambda: stages.read(photos))
     computed, inferring = timed(lambda: stages.features(photos, read))
-    figures: dict[str, Any] = {"photos": n_photos, "mb_per_photo": source_bytes / n_photos / 1e6}
+    figures: dict[str, Any] = {
+        "photos": n_photos,
+        "mb_per_photo": source_bytes / n_photos / 1e6,
+        "decoder_images_per_s": decoder_rate,
+        "share_of_decoder": n_photos / reading.seconds / decoder_rate,
+    }
     for stage, result, cost in ((READING, read, reading), (FEATURES, computed, inferring)):
         figures |= {
             f"{stage}_images_per_s": n_photos / cost.seconds,
@@ -112,12 +123,13 @@ def broken_limits(figures: Mapping[str, Any]) -> list[str]:
     broken = []
     for megapixels, least in MIN_IMAGES_PER_S.items():
         found = figures["sizes"].get(str(megapixels), {})
-        for stage in (READING, FEATURES):
-            rate = found.get(f"{stage}_images_per_s", least)
+        of_decoder = MIN_SHARE_OF_DECODER * found.get("decoder_images_per_s", math.inf)
+        for stage, here in ((READING, min(least, of_decoder)), (FEATURES, least)):
+            rate = found.get(f"{stage}_images_per_s", math.inf)
             # Of fewer photos, the time is mostly that of starting.
-            if rate < least and found["photos"] >= _DEFAULT_PHOTOS[megapixels]:
+            if rate < here and found["photos"] >= _DEFAULT_PHOTOS[megapixels]:
                 broken.append(
-                    f"{stage} does {rate:.1f} images/s at {megapixels} megapixels, less than {least}."
+                    f"{stage} does {rate:.1f} images/s at {megapixels} megapixels, less than {here:.1f}."
                 )
             peak_mb = found.get(f"{stage}_worker_peak_mb") or 0
             if peak_mb > MAX_WORKER_MB:
@@ -152,11 +164,16 @@ def for_people(figures: Mapping[str, Any]) -> str:
         f"{of_size['photos']} of {size} megapixels ({of_size['mb_per_photo']:.1f} MB each)"
         for size, of_size in sizes.items()
     )
+    decoder = ", ".join(
+        f"{of_size['share_of_decoder']:.0%} of {of_size['decoder_images_per_s']:.1f} images/s at {size} MP"
+        for size, of_size in sizes.items()
+    )
     steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in figures["graph_step_seconds"].items())
     return "\n".join(
         [
             f"photos: {described}; {figures['n_cores']} cores",
             table("stage", [f"{_SHORT[stage]} {size} MP" for size, stage in columns], rows),
+            f"{READING} against the decoder alone: {decoder}",
             f"the whole graph over {figures['graph_photos']} photos of {GRAPH_MEGAPIXELS} megapixels: "
             f"{figures['graph_seconds']:.1f} s ({steps})",
             f"the network was converted before, in {figures['conversion_s']:.1f} s",
