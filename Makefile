@@ -41,7 +41,7 @@ test test-fast: export OPENBLAS_NUM_THREADS := 1
 test: $(VENV)/dev java ## all tests
 	$(BIN)/pytest $(SIDE_BY_SIDE) --durations=15
 
-test-fast: $(VENV)/dev java ## those without a whole graph, cluster, S3, browser: for the loop of editing
+test-fast: $(VENV)/dev java ## those without a whole graph, cluster, S3, browser, Spark ML: for the loop of editing
 	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not slow'
 
 test-emr: $(VENV)/dev java ## only those of Amazon EMR

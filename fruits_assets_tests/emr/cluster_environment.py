@@ -98,7 +98,18 @@ def _make(folder: Path) -> None:
         [*pip, "--constraint", str(_REQUIREMENTS), PYSPARK],
         {"PIP_NO_COMPILE": "1", "DIST_EXTRA_CONFIG": str(stored)},
     )
+    _unzip_pyspark(venv)
     (folder / _READY).touch()
+
+
+def _unzip_pyspark(venv: Path) -> None:
+    """Point Spark's zip of PySpark to what is installed.
+
+    Python keeps nothing compiled of what is in a zip: every process of a step would compile it anew.
+    """
+    for archive in venv.glob("lib/python*/site-packages/pyspark/python/lib/*.zip"):
+        archive.unlink()
+        archive.symlink_to(archive.parents[3])
 
 
 def _refuse_sudo(folder: Path) -> Path:

@@ -63,6 +63,7 @@ def probabilities(fitted: Fit, photos: Scored) -> NDArray[np.float64]:
 ON_WORKERS, HERE = logistic_regression._GATHERED_BYTES + 1, 0
 
 
+@pytest.mark.slow
 def test_the_fit_is_spark_mls(spark: SparkSession, photos: Scored) -> None:
     fitted = fit(divided(spark, photos, 3, HERE), N_LABELS)
     training = photos.shares == TRAINING

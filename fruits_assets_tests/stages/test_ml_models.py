@@ -55,6 +55,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_spark_ml_loads_what_was_saved(spark: SparkSession, models: Path) -> None:
     scaler = StandardScalerModel.load(f"{models}/scaler")
     np.testing.assert_array_equal([scaler.mean.toArray(), scaler.std.toArray()], [MEAN, STD])
@@ -117,6 +118,7 @@ def a_classifier(rows: DataFrame) -> Any:
     return LogisticRegression(family="multinomial", featuresCol="x", maxIter=2).fit(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fit", "vectors", "save"),
     [

@@ -124,6 +124,7 @@ def test_scaling_is_numpys(
     assert not scaled[:, CONSTANT].any()
 
 
+@pytest.mark.slow
 def test_scaling_is_spark_mls(spark: SparkSession, stored: dict[str, Stored]) -> None:
     table = as_dataframe(spark, stored["mobilenet_features"].table)
     vectors = table.select("path", array_to_vector(F.col("features").cast("array<double>")).alias("x"))
@@ -175,6 +176,7 @@ def test_components_and_variances_are_those_of_numpys_svd(
     np.testing.assert_allclose(overlap, 1, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_components_and_variances_are_spark_mls(spark: SparkSession, stored: dict[str, Stored]) -> None:
     table = as_dataframe(spark, stored["scaled_features"].table)
     vectors = table.select(array_to_vector(F.col("scaled_features").cast("array<double>")).alias("x"))
