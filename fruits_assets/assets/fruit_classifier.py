@@ -147,7 +147,7 @@ def fruit_classifier(
 
     config = config_of(context, ClassifierConfig)
     model = lake.current("pca_model")
-    scaled = lake.at("scaled_features", model.inputs["scaled_features"], "Materialize pca_model again.")
+    scaled = lake.input_of(model, "scaled_features", "Materialize pca_model again.")
     if "sha256" not in scaled.schema:
         raise LakeError(
             f"Version {scaled.number} of scaled_features in '{scaled.uri}' was written by an earlier release "

@@ -98,7 +98,7 @@ def pca_features_csv(
 
     config = config_of(context, CsvConfig)
     model, current = lake.current("pca_model"), lake.current("scaled_features")
-    fitted_to = lake.at("scaled_features", model.inputs["scaled_features"], "Materialize pca_model again.")
+    fitted_to = lake.input_of(model, "scaled_features", "Materialize pca_model again.")
     published = run_and_publish(
         context,
         spark,

@@ -67,14 +67,14 @@ def belonging_together(lake: Lake) -> dict[str, Version]:
     again = "Materialize {} and what follows from it again."
 
     def of(version: Version, asset: str) -> Version:
-        return lake.at(asset, version.inputs[asset], again.format(version.asset))
+        return lake.input_of(version, asset, again.format(version.asset))
 
     scaled, model = of(results, "scaled_features"), of(results, "pca_model")
     features = of(scaled, "mobilenet_features")
     versions = [of(features, "raw_images"), of(features, "mobilenet_model"), features, scaled, model, results]
     classifier = lake.find(CLASSIFIER)
     if classifier is not None and all(
-        classifier.inputs.get(used.asset, used.number) == used.number for used in versions
+        used.asset not in classifier.inputs or classifier.was_made_of(used) for used in versions
     ):
         versions.append(classifier)
     return {version.asset: version for version in versions}

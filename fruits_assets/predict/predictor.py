@@ -171,9 +171,8 @@ class Predictor:
             ("mobilenet_features", "scaled_features"),
             ("mobilenet_model", "mobilenet_features"),
         ):
-            number = used[made_of].inputs[asset]
             otherwise = f"Materialize {asset} and what follows from it, up to {CLASSIFIER}."
-            used[asset] = lake.at(asset, number, otherwise)
+            used[asset] = lake.input_of(used[made_of], asset, otherwise)
         classes = json.loads((UPath(classifier.folder) / CLASSES).read_text(encoding="utf-8"))
         return cls(
             versions={asset: version.number for asset, version in used.items()},

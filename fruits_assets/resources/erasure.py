@@ -54,13 +54,13 @@ def erase(lake: Lake, paths: Sequence[str]) -> Erased:
     if under_way:
         raise LakeError(f"Run {under_way[0]} is under way over '{lake.root}'. Wait for its end, or stop it.")
     rows: dict[str, int] = {}
-    renumbered: dict[tuple[str, int], int] = {}
+    erased: list[tuple[Version, Version]] = []
     report = lake.place(REPORT)
     had_report, n_bytes = report.exists(), remove_except(report, set(), report)
     found = [version for place in lake.places() if (version := lake.find(place.name))]
     for version in _after_their_inputs(found):
-        without = _without(version, set(paths), renumbered)
-        renumbered[version.asset, version.number] = without.number
+        without = _without(version, set(paths), erased)
+        erased.append((version, without))
         for table in (ROWS, *version.tables):
             n_rows = version.table_of(table).n_rows - without.table_of(table).n_rows
             rows[f"{version.asset} {table}".rstrip()] = n_rows
@@ -75,7 +75,7 @@ def _after_their_inputs(versions: Iterable[Version]) -> list[Version]:
     return [by_asset[asset] for asset in TopologicalSorter(before).static_order()]
 
 
-def _without(version: Version, paths: set[str], renumbered: Mapping[tuple[str, int], int]) -> Version:
+def _without(version: Version, paths: set[str], erased: Iterable[tuple[Version, Version]]) -> Version:
     """The version without these paths, published; the same one if neither it nor its inputs have any."""
     place = UPath(version.uri)
     output = Output(version.uri, f"erasure-{uuid.uuid4().hex}-0")
@@ -83,7 +83,8 @@ def _without(version: Version, paths: set[str], renumbered: Mapping[tuple[str, i
         table: _files_without(version.table_of(table), output, table, paths)
         for table in (ROWS, *version.tables)
     }
-    inputs = {name: renumbered.get((name, number), number) for name, number in version.inputs.items()}
+    of_inputs = {old.asset: new for old, new in erased if version.was_made_of(old)}
+    inputs = {**version.inputs, **{name: new.number for name, new in of_inputs.items()}}
     has_none = all(list(files) == list(version.table_of(table).files) for table, files in tables.items())
     if has_none and inputs == version.inputs:
         return version
@@ -101,6 +102,10 @@ def _without(version: Version, paths: set[str], renumbered: Mapping[tuple[str, i
         row_count=sum(file.n_rows for file in tables[ROWS]),
         data_version=hashlib.sha256(f"{version.data_version} {sorted(paths)}".encode()).hexdigest(),
         inputs=inputs,
+        input_data_versions={
+            **version.input_data_versions,
+            **{name: new.data_version for name, new in of_inputs.items()},
+        },
         tables=numbers,
         other_files=other_files(output, {file.path for file in tables[ROWS]}),
         published_at=datetime.now(UTC).isoformat(timespec="milliseconds"),

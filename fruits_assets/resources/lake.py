@@ -120,7 +120,8 @@ class Lake(dg.ConfigurableResource, LakeReader):
         version = self.reusable(asset, code_version, **params)
         if (
             version is None
-            or version.inputs != {name: used.number for name, used in inputs.items()}
+            or version.inputs.keys() != inputs.keys()
+            or not all(map(version.was_made_of, inputs.values()))
             or version.libraries != versions_of_libraries()
             or not version.is_intact()
         ):
@@ -190,6 +191,7 @@ class Lake(dg.ConfigurableResource, LakeReader):
             data_version=data_version,
             code_version=code_version,
             inputs={name: used.number for name, used in inputs.items()},
+            input_data_versions={name: used.data_version for name, used in inputs.items()},
             params=params,
             facts={name: fact for name, fact in result.metadata.items() if isinstance(fact, _SMALL)},
             libraries=versions_of_libraries(),

@@ -36,8 +36,8 @@ class Version:
     """One published version of an asset.
 
     `number` is that of the Delta table, `name` that of the version's folder. `inputs` has the numbers of
-    the versions it was made of, `tables` those of further tables, `other_files` size and SHA-256 of what the
-    folder has besides rows.
+    the versions it was made of, `input_data_versions` their data versions, `tables` the numbers of further
+    tables, `other_files` size and SHA-256 of what the folder has besides rows.
     """
 
     asset: str
@@ -50,6 +50,7 @@ class Version:
     data_version: str
     code_version: str = ""
     inputs: Mapping[str, int] = field(default_factory=dict)
+    input_data_versions: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, int] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -78,6 +79,12 @@ class Version:
         if name not in self.tables:
             return StoredTable(self.uri, ())
         return table_at(UPath(Output(self.uri, "").folder_of(name)), self.tables[name])
+
+    def was_made_of(self, used: Version) -> bool:
+        """Whether this version is what stands for its asset among the inputs."""
+        # A table that was removed begins at number 0 again. Earlier releases recorded numbers only.
+        data_version = self.input_data_versions.get(used.asset, used.data_version)
+        return self.inputs.get(used.asset) == used.number and data_version == used.data_version
 
     def is_intact(self) -> bool:
         """Whether its files are there, of the right size, and those of models are what was written.
@@ -117,7 +124,7 @@ def current_version(place: UPath) -> Version | None:
     Raises:
         LakeError: the log is damaged, or the folder is of an earlier layout of the lake.
     """
-    if not (place / LOG).exists():
+    if not _has_commits(place):
         if (place / "current.json").exists():
             raise LakeError(
                 f"'{place}' was written by an earlier release of fruits_assets, which kept its versions in "
@@ -174,7 +181,12 @@ def table_at(folder: UPath, number: int) -> StoredTable:
 
 def next_number(folder: UPath) -> int:
     """The number that the next commit to a table will have."""
-    return _opened(folder).version() + 1 if (folder / LOG).exists() else 0
+    return _opened(folder).version() + 1 if _has_commits(folder) else 0
+
+
+def _has_commits(folder: UPath) -> bool:
+    # A run that is killed before its first commit leaves a log without any.
+    return any((folder / LOG).glob("*.json"))
 
 
 def commit(folder: UPath, files: Sequence[StoredFile], record: Mapping[str, Any] | None = None) -> int:

@@ -237,6 +237,18 @@ def test_an_unchanged_graph_writes_nothing_and_says_so(materialized: Materialize
     assert "data:image/" in str(event.metadata["contact_sheet"].value)
 
 
+def test_what_follows_from_a_table_that_was_removed_is_made_anew_where_the_source_has_changed(
+    materialized: Materialized, tmp_path: Path
+) -> None:
+    graph = materialized.graph.copy(tmp_path)
+    shutil.rmtree(graph.lake_root / "raw_images")  # as the message about a damaged log says
+    (graph.source / "Banana" / "r_0_100.jpg").unlink()
+    graph.materialize()
+    paths = graph.rows("raw_images")["path"].to_pylist()
+    assert "Banana/r_0_100.jpg" not in paths
+    assert sorted(pa.csv.read_csv(graph.results)["path"].to_pylist()) == paths
+
+
 def meanwhile(monkeypatch: pytest.MonkeyPatch, what: Callable[[], object]) -> None:
     """Let something happen while the first stage of a run is at work."""
     stage = raw_images.raw_images

@@ -32,6 +32,7 @@ def publish(
     inputs: Mapping[str, Version] | None = None,
     params: Mapping[str, Any] | None = None,
     text: str = "a text of another file",
+    data_version: str = "d1",
 ) -> Version:
     """Publish a version with a file of these paths, files that are kept, and one that is no table."""
     with lake.new_version(asset, name) as output:
@@ -45,7 +46,7 @@ def publish(
             asset,
             output,
             StageResult(n_rows, {"path": "string"}, tables, facts),
-            data_version="d1",
+            data_version=data_version,
             code_version="1",
             inputs=inputs or {},
             params=params or {"k": 5},

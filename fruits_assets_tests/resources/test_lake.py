@@ -242,6 +242,24 @@ def test_a_damaged_log_is_named_with_the_way_out(local: Lake, content: str) -> N
     assert local.current("images").name == "run-0"
 
 
+@pytest.mark.parametrize("how", ["its only entry was removed", "a run was killed before the first"])
+def test_of_a_log_without_entries_nothing_is_current_and_the_next_run_makes_it_anew(
+    local: Lake, how: str
+) -> None:
+    log = local.place("images") / "_delta_log"
+    if how == "its only entry was removed":  # as the message about a damaged log says
+        publish(local, "run-0", "a.jpg")
+        (log / f"{0:020}.json").unlink()
+    else:
+        log.mkdir(parents=True)
+        (log / "_commit_0123.json.tmp").write_text("half")
+    assert local.find("images") is None
+    version = publish(local, "run-1", "b.jpg")
+    assert version.number == 0
+    assert version == local.current("images")
+    assert paths_in(version.table) == ["b.jpg"]
+
+
 def test_what_the_log_has_beyond_what_is_known_is_passed_over(local: Lake) -> None:
     publish(local, "run-0", "a.jpg")
     entry = local.place("images") / "_delta_log" / f"{0:020}.json"
@@ -523,6 +541,24 @@ def test_nothing_has_changed_if_code_inputs_parameters_and_libraries_are_the_sam
     assert lake.unchanged("images", "1", {"source": source}, {"k": 5}) is None
 
 
+@pytest.mark.parametrize("data_version", ["d1", "d2"])
+def test_a_table_that_was_removed_and_made_again_is_an_input_as_before_only_if_its_data_is_the_same(
+    local: Lake, data_version: str
+) -> None:
+    source = publish(local, "run-0", "a.jpg", asset="source")
+    version = publish(local, "run-0", "a.jpg", inputs={"source": source})
+    shutil.rmtree(local.place("source").path)
+    again = publish(local, "run-1", "b.jpg", asset="source", data_version=data_version)
+    assert version.inputs == {"source": again.number}
+    if data_version == "d1":
+        assert local.unchanged("images", "1", {"source": again}, {"k": 5}) is not None
+        assert local.input_of(version, "source", "Otherwise.") == again
+    else:
+        assert local.unchanged("images", "1", {"source": again}, {"k": 5}) is None
+        with pytest.raises(LakeError, match=r"no longer has version 0 of source\. Otherwise\."):
+            local.input_of(version, "source", "Otherwise.")
+
+
 @pytest.mark.parametrize("fault", ["log entry gone", "file gone"])
 def test_a_version_whose_quarantine_is_not_whole_is_no_longer_taken_over_and_fails_no_housekeeping(
     local: Lake, fault: str
@@ -535,8 +571,6 @@ def test_a_version_whose_quarantine_is_not_whole_is_no_longer_taken_over_and_fai
         Path(version.table_of("quarantine").uris[0]).unlink()
     assert not version.is_intact()
     local.tidy(version, ["results.txt"])
-    if fault == "log entry gone":
-        shutil.rmtree(quarantine.path)  # as the message about a damaged log says
     again = publish(local, "run-1", kept=version.table.files, quarantine=["b.jpg"])
     assert again.is_intact()
     assert paths_in(again.table_of("quarantine")) == ["b.jpg"]
