@@ -11,6 +11,7 @@ import json
 import os
 import statistics
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,14 @@ def exponent(n_images: list[int], seconds: list[float]) -> float | None:
     return float(slope)
 
 
-def engine_rate(weights: str, seed: int, n_cores: int) -> float:
-    """Images/s of the network engine alone, on all cores, over decoded images."""
+def engine_of(weights: str, seed: int, n_cores: int) -> Callable[[], float]:
+    """What measures the images/s of the network engine alone, on all cores, over decoded images."""
     with scratch_folder() as scratch:
-        network = convert_for_runs(weights, scratch)
+        flatbuffer = convert_for_runs(weights, scratch).flatbuffer.read_bytes()
         write_images(scratch / "images", _ENGINE_FILES, seed)
         files = [file.read_bytes() for file in sorted((scratch / "images").glob("*/*.jpg"))]
-        flatbuffer, batch_size = network.flatbuffer.read_bytes(), FeaturesConfig().batch_size
-        return _ENGINE_IMAGES / engine_seconds(flatbuffer, batch_size, files, _ENGINE_IMAGES, n_cores)
+    batch_size = FeaturesConfig().batch_size
+    return lambda: _ENGINE_IMAGES / engine_seconds(flatbuffer, batch_size, files, _ENGINE_IMAGES, n_cores)
 
 
 def figures_of(
@@ -126,14 +127,15 @@ def main() -> None:
         parser.error("--images needs two different sizes, all above --fixed-images")
 
     n_cores = len(os.sched_getaffinity(0))
+    engine = engine_of(arguments.weights, arguments.seed, n_cores)
     runs, rates = [], []
     for n_images in (arguments.fixed_images, *sizes):
         if n_images == sizes[-1]:
-            rates.append(engine_rate(arguments.weights, arguments.seed, n_cores))
+            rates.append(engine())
         with scratch_folder() as scratch:
             runs.append(run_graph(n_images, arguments.weights, arguments.seed, scratch))
     # Before and after the largest run: a machine that slows down meanwhile slows both.
-    rates.append(engine_rate(arguments.weights, arguments.seed, n_cores))
+    rates.append(engine())
     fixed, *others = runs
     figures = figures_of(fixed, others, statistics.harmonic_mean(rates), n_cores)
     print(f"\n{for_people(fixed, others, figures)}\n\n{json.dumps(figures)}", flush=True)

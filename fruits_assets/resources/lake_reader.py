@@ -43,17 +43,6 @@ class LakeReader:
             )
         return version
 
-    def at(self, asset: str, number: int, otherwise: str) -> Version:
-        """The version of that number.
-
-        Raises:
-            LakeError: it is no longer kept; says what to do `otherwise`.
-        """
-        version = version_at(self.place(asset), number)
-        if version is None or not version.is_intact():
-            raise self._no_longer_has(asset, number, otherwise)
-        return version
-
     def input_of(self, version: Version, asset: str, otherwise: str) -> Version:
         """The version of `asset` that another one was made of.
 
@@ -61,9 +50,7 @@ class LakeReader:
             LakeError: it is no longer kept; says what to do `otherwise`.
         """
         number = version.inputs[asset]
-        if not version.was_made_of(used := self.at(asset, number, otherwise)):
-            raise self._no_longer_has(asset, number, otherwise)
+        used = version_at(self.place(asset), number)
+        if used is None or not used.is_intact() or not version.was_made_of(used):
+            raise LakeError(f"The lake '{self.root}' no longer has version {number} of {asset}. {otherwise}")
         return used
-
-    def _no_longer_has(self, asset: str, number: int, otherwise: str) -> LakeError:
-        return LakeError(f"The lake '{self.root}' no longer has version {number} of {asset}. {otherwise}")

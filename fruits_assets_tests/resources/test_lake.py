@@ -29,7 +29,7 @@ from fruits_assets.resources.published import ConflictError, Version, derived_da
 from fruits_assets.stages.parquet import write_rows
 from fruits_assets.stages.stored import Output, StoredFile, StoredTable
 from fruits_assets_tests.resources import lakes
-from fruits_assets_tests.resources.lakes import paths_in, publish
+from fruits_assets_tests.resources.lakes import paths_in, publish, version_of_images
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def test_another_layout_of_the_columns_replaces_the_old_one(
     place = plain.place("images")
     table = pl.read_delta(str(place), storage_options=storage_options(place))
     assert table.to_dicts() == [{"path": "a.jpg", "pc_1": 0.5}]
-    assert paths_in(plain.at("images", 0, "Otherwise.").table) == ["a.jpg"]
+    assert paths_in(version_of_images(plain, 0).table) == ["a.jpg"]
 
 
 def test_a_version_name_is_used_once(lake: Lake) -> None:
@@ -313,7 +313,7 @@ def test_a_version_that_is_not_whole_is_known_as_such(local: Lake, fault: str) -
     assert not local.current("images").is_intact()
     assert local.unchanged("images", "1", {}, {"k": 5}) is None
     with pytest.raises(LakeError, match="no longer has version 0 of images"):
-        local.at("images", 0, "Otherwise.")
+        version_of_images(local, 0)
 
 
 @pytest.mark.parametrize("root", ["{file}/below", "s3://no-such-bucket/lake"])
@@ -400,9 +400,9 @@ def test_only_the_last_versions_are_kept(lake: Lake) -> None:
     assert names_of_versions(lake) == {"run-2", "run-3"}
     quarantine = {path.name for path in (lake.place("images") / "_quarantine").iterdir()}
     assert quarantine == {"_delta_log", "run-2", "run-3"}
-    assert lake.at("images", 2, "Otherwise.").is_intact()
+    assert version_of_images(lake, 2).is_intact()
     with pytest.raises(LakeError, match="no longer has version 1"):
-        lake.at("images", 1, "Otherwise.")
+        version_of_images(lake, 1)
 
 
 def test_a_file_that_a_kept_version_shares_outlives_the_version_that_wrote_it(lake: Lake) -> None:
