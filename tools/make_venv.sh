@@ -19,13 +19,15 @@ fi
 echo "Installing into $venv (about a minute, Spark is large) ..."
 rm -rf "$venv"/tmp.*
 "$python" -m venv "$venv"
+make_classes_ready() {
+    tools/need_java.sh && "$venv/bin/python" -m fruits_assets.resources.jvm
+}
 # Spark comes as sources and is a third of all. It is made ready beside the rest, its classes too, by a group of
 # processes that ends with this one.
 set -m
 {
     tools/install.sh "$venv" --no-deps pyspark py4j
-    { tools/need_java.sh && "$venv/bin/python" -m fruits_assets.resources.jvm; } ||
-        echo "Spark will start more slowly than it could."
+    make_classes_ready
 } >"$venv/spark.log" 2>&1 &
 spark=$!
 set +m
@@ -47,6 +49,10 @@ for module in pkgutil.walk_packages(fruits_assets.__path__, "fruits_assets."):
     if not module.name.endswith(".worker_daemon"):
         importlib.import_module(module.name)
 PYTHON
-wait $spark || tail -n 20 "$venv/spark.log"
+is_ready=true
+wait $spark || is_ready=false
 # Whatever has gone wrong above is put right here, or told.
 tools/install.sh "$venv" --editable '.[s3]'
+# PySpark imports what it finds; of what was just being installed, that can be a part of a file.
+$is_ready || make_classes_ready >>"$venv/spark.log" 2>&1 ||
+    echo "Spark will start more slowly than it could: see $venv/spark.log"

@@ -72,8 +72,8 @@ def java_options(*more: str) -> str:
 
 def main() -> None:
     """Make the archive: have a JVM do what those of runs do, and keep what it has loaded when it ends."""
-    ARCHIVE.parent.mkdir(parents=True, exist_ok=True)
-    ARCHIVE.unlink(missing_ok=True)
+    shutil.rmtree(ARCHIVE.parent, ignore_errors=True)
+    ARCHIVE.parent.mkdir(parents=True)
     with tempfile.TemporaryDirectory(dir=ARCHIVE.parent) as folder:
         made = f"{folder}/{ARCHIVE.name}"
         _use_spark(java_options(f'"-XX:ArchiveClassesAtExit={made}"'))
@@ -84,7 +84,9 @@ def _use_spark(options: str) -> None:
     """Start a session and run Python in it; returns when its JVM has ended."""
     from fruits_assets.resources.spark_session import session
 
-    spark = session(spark_conf={"spark.driver.extraJavaOptions": options})
+    # Of Python, too, it needs no more than PySpark, whose own daemon imports nothing else.
+    of_pyspark = {"spark.python.daemon.module": "pyspark.daemon"}
+    spark = session(spark_conf={"spark.driver.extraJavaOptions": options, **of_pyspark})
     context: Any = spark.sparkContext
     counted = context.accumulator(0)
     context.parallelize(range(4), 4).foreach(counted.add)
