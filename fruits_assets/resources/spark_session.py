@@ -149,6 +149,8 @@ def _conf(master: str, driver_memory: str) -> dict[str, Any]:
         "spark.python.daemon.module": "fruits_assets.resources.worker_daemon",
         # Threads that fetch photos would each keep what one photo took, in a part of the heap of its own.
         "spark.executorEnv.MALLOC_ARENA_MAX": "1",
+        "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": "33554432",
+        "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": "67108864",
         # Where the workers find this package when it is not installed but the current folder.
         "spark.executorEnv.PYTHONPATH": os.pathsep.join(
             [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
