@@ -149,8 +149,10 @@ def _conf(master: str, driver_memory: str) -> dict[str, Any]:
         "spark.python.daemon.module": "fruits_assets.resources.worker_daemon",
         # Threads that fetch photos would each keep what one photo took, in a part of the heap of its own.
         "spark.executorEnv.MALLOC_ARENA_MAX": "1",
-        "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": "33554432",
-        "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": "67108864",
+        # What one photo took, the next one gets: to give it back in between, and have it cleared when it is
+        # asked for again, takes a tenth of the time of a large one.
+        "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2),
+        "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(64 * 1024**2),
         # Where the workers find this package when it is not installed but the current folder.
         "spark.executorEnv.PYTHONPATH": os.pathsep.join(
             [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
