@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
+import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 # Of each command, the module whose `main` takes the words that follow it, and what it is for. Only the module
 # of the command that was asked for is imported: some are slow to.
@@ -30,5 +32,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if asked else 2
 
 
+def command() -> NoReturn:
+    """Run a command and end this process, as soon as what has to be done at its end is done.
+
+    To take apart all that was imported, as Python does after that, takes most of a second.
+    """
+    status = main()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -95,13 +95,29 @@ class Parts:
     def __init__(self, blocks: RDD[Block], n_bytes: int) -> None:
         """The blocks are kept by Spark meanwhile; together they have so many bytes."""
         self._blocks = blocks
-        self._here = blocks.glom().collect() if n_bytes <= _GATHERED_BYTES else None
+        self._here = _merged(blocks.collect()) if n_bytes <= _GATHERED_BYTES else None
 
     def map(self, function: Callable[[Iterable[Block]], Iterator[Found]]) -> list[Found]:
         """What a function makes of each part, in the order of the parts, not that in which they are done."""
         if self._here is None:
             return self._blocks.mapPartitions(function).collect()
-        return [found for part in self._here for found in function(part)]
+        return list(function(self._here))
+
+
+def _merged(blocks: Sequence[Block]) -> list[Block]:
+    """One block for each share: of many small ones, most of the time would go into calls."""
+    of_share = {
+        share: [block for block in blocks if block.share == share] for share in (TRAINING, VALIDATION)
+    }
+    return [
+        Block(
+            share,
+            np.concatenate([block.scores for block in found]),
+            np.concatenate([block.classes for block in found]),
+            np.concatenate([block.numbers for block in found]),
+        )
+        for share, found in of_share.items()
+    ]
 
 
 def fit(blocks: Parts, n_labels: int) -> Fit:
@@ -192,25 +208,27 @@ def _partial_loss(
 
 def loss_of(block: Block, weights: Matrix, mean: Matrix, with_curvature: bool = False) -> Loss:
     """The loss of weights (K, d + 1) over scores less their mean, and its derivatives."""
-    rows = np.arange(len(block.scores))
-    # Step by step in one matrix: most of the time goes to memory.
-    p = block.scores @ weights[:, :-1].T
-    p += weights[:, -1] - weights[:, :-1] @ mean
-    p -= p.max(axis=1, keepdims=True)
-    total = -float(p[rows, block.classes].sum())
-    n_right = int((p[rows, block.classes] == 0).sum())
+    photos = np.arange(len(block.scores))
+    # Step by step in one matrix (K, n): most of the time goes to memory, and sums over a few labels are
+    # faster by whole rows.
+    p = weights[:, :-1] @ block.scores.T
+    p += (weights[:, -1] - weights[:, :-1] @ mean)[:, np.newaxis]
+    p -= p.max(axis=0)
+    of_right = p[block.classes, photos]
+    total = -float(of_right.sum())
+    n_right = int((of_right == 0).sum())
     np.exp(p, out=p)
-    sums = p.sum(axis=1, keepdims=True)
+    sums = p.sum(axis=0)
     total += float(np.log(sums).sum())
     p /= sums
     curvature = np.zeros_like(weights)
     if with_curvature:
-        curvature[:, :-1] = (p * (1 - p)).T @ (block.scores - mean) ** 2
-        curvature[:, -1] = (p * (1 - p)).sum(axis=0)
-    p[rows, block.classes] -= 1
-    by_intercept = p.sum(axis=0)
-    by_coefficient = p.T @ block.scores - np.outer(by_intercept, mean)
-    return Loss(len(rows), total, n_right, np.column_stack([by_coefficient, by_intercept]), curvature)
+        curvature[:, :-1] = (p * (1 - p)) @ (block.scores - mean) ** 2
+        curvature[:, -1] = (p * (1 - p)).sum(axis=1)
+    p[block.classes, photos] -= 1
+    by_intercept = p.sum(axis=1)
+    by_coefficient = p @ block.scores - np.outer(by_intercept, mean)
+    return Loss(len(photos), total, n_right, np.column_stack([by_coefficient, by_intercept]), curvature)
 
 
 def log_probabilities(margins: Matrix) -> Matrix:
