@@ -19,7 +19,7 @@ FILE_BYTES = 128 * 1024**2
 # Of a file in which one row has changed, all others are written again.
 _FILES_OF_TABLE, _MIN_FILE_BYTES = 64, 1024**2
 _TASKS_PER_CORE = 16
-# Sizes stand for work: a megabyte of photos takes some 15 ms to decode, and a task 50 ms to begin and end.
+# Sizes stand for work: a megabyte of photos takes some 15 ms to decode, and a task 20 ms to begin and end.
 # So no task has much less than the first of these, nor, where there is little to do, than the second.
 _TASK_BYTES, _MIN_TASK_BYTES = 24 * 1024**2, 4 * 1024**2
 # So many files of less than half the size do no harm; with more, the smallest are put together.
