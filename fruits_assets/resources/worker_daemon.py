@@ -8,17 +8,19 @@ Arrow's allocator starts a thread; it knows what to do about that in a fork.
 
 import gc
 import sys
+from contextlib import suppress
 
 sys.path[:] = [place for place in sys.path if not place.endswith(("/pyspark.zip", "-src.zip"))]
 
 import pyspark.worker  # noqa: E402, F401
 from pyspark.daemon import manager  # noqa: E402
 
-import fruits_assets.stages.fruit_classifier  # noqa: E402
-import fruits_assets.stages.mobilenet_features  # noqa: E402
-import fruits_assets.stages.pca_features_csv  # noqa: E402
-import fruits_assets.stages.raw_images  # noqa: E402
-import fruits_assets.stages.scaled_features  # noqa: E402, F401
+with suppress(ImportError):  # the task that needs it will say so
+    import fruits_assets.stages.fruit_classifier
+    import fruits_assets.stages.mobilenet_features
+    import fruits_assets.stages.pca_features_csv
+    import fruits_assets.stages.raw_images
+    import fruits_assets.stages.scaled_features  # noqa: F401
 
 gc.collect()
 gc.freeze()

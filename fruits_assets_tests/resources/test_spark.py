@@ -1,5 +1,6 @@
 """The local Spark: what it needs, what its workers run, where its stages' lines go."""
 
+import gc
 import logging
 import os
 import socket
@@ -92,6 +93,15 @@ def test_workers_use_the_drivers_python_and_import_nothing_heavy(spark: SparkSes
 
     rows = spark.range(1).mapInArrow(modules_of_a_worker, "python string, heavy string").collect()
     assert [(row["python"], row["heavy"]) for row in rows] == [(sys.executable, "")]
+
+
+def test_what_workers_need_is_there_before_their_first_task_and_not_searched_for_garbage(
+    spark: SparkSession,
+) -> None:
+    def looked(_: int) -> tuple[bool, bool]:
+        return "fruits_assets.stages.raw_images" in sys.modules, gc.get_freeze_count() > 50_000
+
+    assert spark.sparkContext.parallelize([0], 1).map(looked).collect() == [(True, True)]
 
 
 def test_another_projects_pyspark_python_does_no_harm(tmp_path: Path) -> None:
