@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -34,6 +35,8 @@ pytest_plugins = ["fruits_assets_tests.progress_lines"]
 
 # It looks through its folders at each request.
 moto.backends.list_of_moto_modules = functools.partial(frozenset, moto.backends.list_of_moto_modules())
+_MADE_ONCE = {"materialized", "cluster_environment"}
+_GARBAGE_AFTER = 20_000  # objects, not 700
 _MAKING = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
@@ -59,13 +62,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs a whole graph is slow, wherever it stands; files with what is slow come first.
 
-    Where several processes divide the files, the short ones at the end keep all of them busy to the last.
+    Where several processes divide the files, the short ones at the end keep all of them busy to the last. Of
+    the long ones, those come first that need nothing which one process makes while the others wait for it.
     """
+    waiting = set()
     for item in items:
-        if isinstance(item, pytest.Function) and "materialized" in item.fixturenames:
-            item.add_marker(pytest.mark.slow)
+        if isinstance(item, pytest.Function) and _MADE_ONCE.intersection(item.fixturenames):
+            waiting.add(item.path)
+            if "materialized" in item.fixturenames:
+                item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path not in slow, item.path in waiting))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected stays: to look for garbage in there takes a twentieth of all."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_AFTER)
 
 
 Color = tuple[int, ...] | int | str
