@@ -35,7 +35,7 @@ pytest_plugins = ["fruits_assets_tests.progress_lines"]
 
 # It looks through its folders at each request.
 moto.backends.list_of_moto_modules = functools.partial(frozenset, moto.backends.list_of_moto_modules())
-_MADE_ONCE = {"materialized", "cluster_environment"}
+_MADE_ONCE = {"materialized", "cluster_environment", "keras"}
 _GARBAGE_AFTER = 20_000  # objects, not 700
 _MAKING = pytest.StashKey[subprocess.Popen[bytes]]()
 
@@ -60,19 +60,30 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a whole graph is slow, wherever it stands; files with what is slow come first.
+    """What needs a whole graph is slow, wherever it stands; and files come in the order in which none waits.
 
-    Where several processes divide the files, the short ones at the end keep all of them busy to the last. Of
-    the long ones, those come first that need nothing which one process makes while the others wait for it.
+    Where several processes divide them, one file begins with each thing that is made once and that all others
+    would wait for; then come the others that need it, the longest of all, then all slow ones. Those of one
+    folder, which wait for the same, are apart. The short ones at the end keep all processes busy to the last.
     """
-    waiting = set()
+    begins: dict[str, Path] = {}
+    needs_what_is_made_once = set()
     for item in items:
-        if isinstance(item, pytest.Function) and _MADE_ONCE.intersection(item.fixturenames):
-            waiting.add(item.path)
+        if isinstance(item, pytest.Function):
+            for made in _MADE_ONCE.intersection(item.fixturenames):
+                begins.setdefault(made, item.path)
+                needs_what_is_made_once.add(item.path)
             if "materialized" in item.fixturenames:
                 item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path not in slow, item.path in waiting))
+    items.sort(
+        key=lambda item: (
+            item.path not in begins.values(),
+            item.path not in slow,
+            item.path not in needs_what_is_made_once,
+            item.path.name,
+        )
+    )
 
 
 def pytest_collection_finish() -> None:
