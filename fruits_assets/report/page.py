@@ -154,6 +154,7 @@ def page(contents: Contents) -> str:
     nothing = _grey_pixel()
     labels = sorted(set(contents.drawn.labels))
     frequent = sorted(contents.counts.items(), key=lambda item: (-item[1], item[0]))
+    # The encoder of pictures works without Python's lock.
     with ThreadPoolExecutor(1) as beside:
         thumbnails = [contents.thumbnails.get(path, nothing) for path in cells]
         making = beside.submit(sheets, thumbnails, MAX_SHEET_BYTES)

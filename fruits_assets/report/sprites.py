@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from PIL import Image
@@ -14,7 +13,6 @@ from PIL import Image
 _WAYS = [(64, 70), (64, 50), (64, 30), (48, 50), (48, 30), (32, 40), (32, 15), (16, 20), (16, 1)]
 _COLUMNS = 32
 _MAX_ROWS = 64  # more pixels than a phone's browser decodes would go missing
-_SHEETS_AT_ONCE = 2  # each takes 25 MB, and there are hardly more
 _BACKGROUND = (236, 236, 236)
 
 
@@ -43,10 +41,10 @@ def sheets(thumbnails: Sequence[bytes], max_bytes: int) -> Sheets:
 
 def _encoded(thumbnails: Sequence[bytes], cell: int, quality: int) -> list[bytes]:
     per_sheet = _COLUMNS * _MAX_ROWS
-    # The encoder works without Python's lock.
-    with ThreadPoolExecutor(_SHEETS_AT_ONCE) as threads:
-        on_sheets = [thumbnails[start : start + per_sheet] for start in range(0, len(thumbnails), per_sheet)]
-        return list(threads.map(lambda on_it: _sheet(on_it, cell, quality), on_sheets))
+    return [
+        _sheet(thumbnails[start : start + per_sheet], cell, quality)
+        for start in range(0, len(thumbnails), per_sheet)
+    ]
 
 
 def _sheet(thumbnails: Sequence[bytes], cell: int, quality: int) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import fsspec
 import numpy as np
 import pyarrow as pa
-from pyspark import RDD, Accumulator, StorageLevel
+from pyspark import Accumulator
 from pyspark.sql import SparkSession
 
 from fruits_assets.stages import ml_models
@@ -152,13 +152,12 @@ def fruit_classifier(
 
     with progress(spark, "projecting features", table.n_rows) as done:
         blocks = spread(spark, tasks).flatMap(_blocks(table.uri, components, done))
-        blocks.persist(StorageLevel.MEMORY_AND_DISK)
-        references = _scores_of(blocks, chosen)
+        parts = Parts(blocks, table.n_rows * components.shape[1] * components.itemsize)
+        references = _scores_of(parts, chosen)
     try:
-        n_bytes = table.n_rows * components.shape[1] * components.itemsize
-        fitted = fit(Parts(blocks, n_bytes), len(split.labels))
+        fitted = fit(parts, len(split.labels))
     finally:
-        blocks.unpersist()
+        parts.forget()
     model = f"{output.folder}/{MODEL}"
     ml_models.save_logistic_regression(model, fitted.coefficients, fitted.intercepts, fitted.regularisation)
     saved = Weights.saved(model)
@@ -245,7 +244,7 @@ def _blocks(
     return blocks
 
 
-def _scores_of(blocks: RDD[Block], chosen: Numbers) -> Matrix:
+def _scores_of(parts: Parts, chosen: Numbers) -> Matrix:
     """The scores of training photos, by their numbers, in the order of these."""
 
     def picked(part: Iterable[Block]) -> Iterator[tuple[Numbers, Matrix]]:
@@ -253,7 +252,7 @@ def _scores_of(blocks: RDD[Block], chosen: Numbers) -> Matrix:
             here = np.isin(block.numbers, chosen)
             yield block.numbers[here], block.scores[here]
 
-    numbers, scores = zip(*blocks.mapPartitions(picked).collect(), strict=True)
+    numbers, scores = zip(*parts.map(picked), strict=True)
     order = np.argsort(np.concatenate(numbers))
     return np.concatenate(scores)[order[np.searchsorted(np.sort(chosen), chosen)]]
 

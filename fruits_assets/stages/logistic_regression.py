@@ -11,17 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
+from pyspark import RDD, StorageLevel
 
 from fruits_assets.stages.arrow import Matrix
 from fruits_assets.stages.minimisation import minimum
 from fruits_assets.stages.photo_split import TRAINING, VALIDATION, Numbers
 from fruits_assets.stages.stage import logger
-
-if TYPE_CHECKING:
-    from pyspark import RDD
 
 Found = TypeVar("Found")
 
@@ -93,15 +91,20 @@ class Parts:
     """Blocks in parts that are gone through some hundred times: kept by Spark, or here if they are small."""
 
     def __init__(self, blocks: RDD[Block], n_bytes: int) -> None:
-        """The blocks are kept by Spark meanwhile; together they have so many bytes."""
-        self._blocks = blocks
-        self._here = _merged(blocks.collect()) if n_bytes <= _GATHERED_BYTES else None
+        """Together the blocks have so many bytes."""
+        is_small = n_bytes <= _GATHERED_BYTES
+        self._here = _merged(blocks.collect()) if is_small else None
+        self._blocks = blocks if is_small else blocks.persist(StorageLevel.MEMORY_AND_DISK)
 
     def map(self, function: Callable[[Iterable[Block]], Iterator[Found]]) -> list[Found]:
         """What a function makes of each part, in the order of the parts, not that in which they are done."""
         if self._here is None:
             return self._blocks.mapPartitions(function).collect()
         return list(function(self._here))
+
+    def forget(self) -> None:
+        """Keep them no longer."""
+        self._blocks.unpersist()
 
 
 def _merged(blocks: Sequence[Block]) -> list[Block]:
