@@ -29,6 +29,8 @@ _OPTIONS = (
     # This one collects before the heap grows, and what it collects, in the little there is, takes no time.
     "-XX:+UseSerialGC",
     "-XX:MaxNewSize=64m",
+    # It begins with a share of the machine's memory otherwise, and fills that before it looks for garbage.
+    "-Xms64m",
     # An archive that does not fit, and each class that cannot be in one, being signed or generated.
     "-Xlog:cds=off",
     "-Xlog:cds+dynamic=off",

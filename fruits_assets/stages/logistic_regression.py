@@ -93,8 +93,10 @@ class Parts:
     def __init__(self, blocks: RDD[Block], n_bytes: int) -> None:
         """Together the blocks have so many bytes."""
         is_small = n_bytes <= _GATHERED_BYTES
-        self._here = _merged(blocks.collect()) if is_small else None
-        self._blocks = blocks if is_small else blocks.persist(StorageLevel.MEMORY_AND_DISK)
+        self._blocks = blocks.mapPartitions(_merged)
+        self._here = self._blocks.collect() if is_small else None
+        if not is_small:
+            self._blocks.persist(StorageLevel.MEMORY_AND_DISK)
 
     def map(self, function: Callable[[Iterable[Block]], Iterator[Found]]) -> list[Found]:
         """What a function makes of each part, in the order of the parts, not that in which they are done."""
@@ -107,20 +109,18 @@ class Parts:
         self._blocks.unpersist()
 
 
-def _merged(blocks: Sequence[Block]) -> list[Block]:
+def _merged(blocks: Iterable[Block]) -> Iterator[Block]:
     """One block for each share: of many small ones, most of the time would go into calls."""
-    of_share = {
-        share: [block for block in blocks if block.share == share] for share in (TRAINING, VALIDATION)
-    }
-    return [
-        Block(
+    of_share: dict[int, list[Block]] = {}
+    for block in blocks:
+        of_share.setdefault(block.share, []).append(block)
+    for share, found in of_share.items():
+        yield Block(
             share,
             np.concatenate([block.scores for block in found]),
             np.concatenate([block.classes for block in found]),
             np.concatenate([block.numbers for block in found]),
         )
-        for share, found in of_share.items()
-    ]
 
 
 def fit(blocks: Parts, n_labels: int) -> Fit:
