@@ -98,7 +98,9 @@ def measured(stages: Stages, megapixels: int, n_photos: int, seed: int, scratch:
         computed, inferring = timed(partial(stages.features, photos, read))
         stages.forget(photos)
         if computed.row_count != n_photos or computed.metadata["n_computed"] != n_photos:
-            raise ValueError(f"Of {n_photos} photos, {computed.metadata['n_computed']} were computed")
+            raise ValueError(
+                f"Of {n_photos} photos, {computed.metadata['n_computed']} were computed: some are equal"
+            )
         rounds.append(
             {
                 "decoder_images_per_s": decoder_rate,
@@ -111,9 +113,15 @@ def measured(stages: Stages, megapixels: int, n_photos: int, seed: int, scratch:
     return {
         "photos": n_photos,
         "mb_per_photo": source_bytes / n_photos / 1e6,
-        **{name: median(figures[name] for figures in rounds) for name in rounds[0]},
-        **{name: max(figures[name] for figures in rounds) for name in rounds[0] if name.endswith("_peak_mb")},
+        **{name: _of_rounds(name, [figures[name] for figures in rounds]) for name in rounds[0]},
     }
+
+
+def _of_rounds(name: str, values: Sequence[Any]) -> Any:
+    """The median, of peaks the highest; None of what cannot be told here."""
+    if None in values:
+        return None
+    return max(values) if name.endswith("_peak_mb") else median(values)
 
 
 def _figures(stage: str, n_photos: int, result: StageResult, cost: Cost) -> dict[str, Any]:

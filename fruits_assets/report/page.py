@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,14 +151,9 @@ def page(contents: Contents) -> str:
     environment.filters["path"] = shown_path
     cells = {path: i for i, path in enumerate(shown_photos(contents))}
     nothing = _grey_pixel()
+    pictures = sheets([contents.thumbnails.get(path, nothing) for path in cells], MAX_SHEET_BYTES)
     labels = sorted(set(contents.drawn.labels))
     frequent = sorted(contents.counts.items(), key=lambda item: (-item[1], item[0]))
-    # The encoder of pictures works without Python's lock.
-    with ThreadPoolExecutor(1) as beside:
-        thumbnails = [contents.thumbnails.get(path, nothing) for path in cells]
-        making = beside.submit(sheets, thumbnails, MAX_SHEET_BYTES)
-        charts = _charts(contents, labels, dict(frequent[:_MAX_BARS]))
-        pictures = making.result()
     return environment.get_template("report.html.j2").render(
         contents=contents,
         n_labels=len(contents.counts),
@@ -173,7 +167,7 @@ def page(contents: Contents) -> str:
         script=_asset("report.js"),
         bokeh=_bokeh(),
         data=_json(_data(contents, labels, pictures)),
-        charts=_json(charts),
+        charts=_json(_charts(contents, labels, dict(frequent[:_MAX_BARS]))),
         has_matrix=len(contents.shapes.labels) <= MAX_MATRIX_LABELS,
         n_bars=_MAX_BARS,
         n_components=min(contents.n_components, MAX_COMPONENTS),

@@ -40,20 +40,17 @@ def sheets(thumbnails: Sequence[bytes], max_bytes: int) -> Sheets:
 
 
 def _encoded(thumbnails: Sequence[bytes], cell: int, quality: int) -> list[bytes]:
+    pictures = []
     per_sheet = _COLUMNS * _MAX_ROWS
-    return [
-        _sheet(thumbnails[start : start + per_sheet], cell, quality)
-        for start in range(0, len(thumbnails), per_sheet)
-    ]
-
-
-def _sheet(thumbnails: Sequence[bytes], cell: int, quality: int) -> bytes:
-    sheet = Image.new("RGB", (_COLUMNS * cell, -(-len(thumbnails) // _COLUMNS) * cell), _BACKGROUND)
-    for i, thumbnail in enumerate(thumbnails):
-        picture = Image.open(io.BytesIO(thumbnail)).convert("RGB")
-        picture.thumbnail((cell, cell))
-        left, top = i % _COLUMNS * cell, i // _COLUMNS * cell
-        sheet.paste(picture, (left + (cell - picture.width) // 2, top + (cell - picture.height) // 2))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "WEBP", quality=quality, method=4)
-    return buffer.getvalue()
+    for start in range(0, len(thumbnails), per_sheet):
+        on_it = thumbnails[start : start + per_sheet]
+        sheet = Image.new("RGB", (_COLUMNS * cell, -(-len(on_it) // _COLUMNS) * cell), _BACKGROUND)
+        for i, thumbnail in enumerate(on_it):
+            picture = Image.open(io.BytesIO(thumbnail)).convert("RGB")
+            picture.thumbnail((cell, cell))
+            left, top = i % _COLUMNS * cell, i // _COLUMNS * cell
+            sheet.paste(picture, (left + (cell - picture.width) // 2, top + (cell - picture.height) // 2))
+        buffer = io.BytesIO()
+        sheet.save(buffer, "WEBP", quality=quality, method=4)
+        pictures.append(buffer.getvalue())
+    return pictures
