@@ -90,6 +90,8 @@ def run_report(context: dg.AssetExecutionContext, lake: Lake, images: ImageSourc
 
     It holds thumbnails and paths. An erasure removes it.
     """
+    import pyarrow as pa
+
     from fruits_assets.assets.report_contents import belonging_together, contents_of, rows_of
     from fruits_assets.report.page import page
     from fruits_assets.stages.parquet import write_rows
@@ -103,6 +105,7 @@ def run_report(context: dg.AssetExecutionContext, lake: Lake, images: ImageSourc
     def make(output: Output) -> StageResult:
         whose = photos_of or (f"Photos of {source_name(source)}." if source else "")
         contents = contents_of(versions, whose, source, context.instance)
+        pa.default_memory_pool().release_unused()  # of reading all photos; to draw takes as much
         text = page(contents)
         (UPath(output.folder) / REPORT_FILE).write_text(text, encoding="utf-8")
         rows = rows_of(contents)
