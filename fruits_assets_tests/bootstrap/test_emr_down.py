@@ -11,7 +11,6 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto.cloudformation.models import CloudFormationBackend, Event
 from moto.emr.models import Cluster, emr_backends
 
 from fruits_assets_tests.bootstrap.conftest import Stack, deploy
@@ -31,6 +30,9 @@ ENDED = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 @pytest.fixture(autouse=True)
 def _as_on_aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Clusters end after a while; until then they hold their security group, and it holds the stack."""
+    # With all that a stack may have, which takes a second and all processes collect these tests.
+    from moto.cloudformation.models import CloudFormationBackend, Event
+
     ending: list[threading.Timer] = []
     # The server of moto takes them all for us-east-1's.
     backend = emr_backends[ACCOUNT]["us-east-1"]

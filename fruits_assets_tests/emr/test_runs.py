@@ -165,7 +165,7 @@ def test_a_result_does_not_depend_on_the_messages(
 ) -> None:
     from fruits_assets.resources.emr.pipes import StagingMessageReader
 
-    def no_network(self: StagingMessageReader, key: str) -> None:
+    def no_network(self: StagingMessageReader, index: int) -> None:
         """Nothing can be read."""
 
     monkeypatch.setattr(StagingMessageReader, "_read", no_network)

@@ -506,9 +506,11 @@ class NoNetwork(Aws):
 
 def test_messages_that_cannot_be_read_now_are_read_later(emr: EmrSpark) -> None:
     bucket = emr.staging_uri.split("/")[2]
-    boto3.client("s3").put_object(Bucket=bucket, Key="messages/1.json", Body=b"said")
-    reader, params = StagingMessageReader(NoNetwork(emr.region), bucket, ""), {"key_prefix": "messages"}
-    assert not reader.messages_are_readable(params)
-    assert reader.messages_are_readable(params)
-    assert reader.download_messages_chunk(1, params) == "said"
-    assert reader.download_messages_chunk(2, params) is None
+    reader = StagingMessageReader(NoNetwork(emr.region), bucket, "staging")
+    with reader.get_params() as params:
+        assert params["key_prefix"].startswith("staging/pipes/")
+        boto3.client("s3").put_object(Bucket=bucket, Key=f"{params['key_prefix']}/1.json", Body=b"said")
+        assert not reader.messages_are_readable(params)
+        assert reader.messages_are_readable(params)
+        assert reader.download_messages_chunk(1, params) == "said"
+        assert reader.download_messages_chunk(2, params) is None

@@ -12,8 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from dagster import PipesContextInjector
-from dagster_aws.pipes import PipesS3MessageReader
+from dagster import PipesBlobStoreMessageReader, PipesContextInjector
 
 from fruits_assets.resources.emr.aws import Aws
 
@@ -43,35 +42,43 @@ class StagingContextInjector(PipesContextInjector):
         return f"The context was in s3://{self._place['Bucket']}/{self._place['Key']}."
 
 
-class StagingMessageReader(PipesS3MessageReader):
+class StagingMessageReader(PipesBlobStoreMessageReader):
     """Reads what a step says while it runs; what it cannot read now, it reads later.
+
+    The other end is a `PipesS3MessageWriter`. The reader that Dagster has for that expects what it cannot
+    read not to be there, and takes a second to import.
 
     Args:
         aws: for it alone, since it reads in a thread of its own.
     """
 
     def __init__(self, aws: Aws, bucket: str, prefix: str) -> None:
-        super().__init__(bucket=bucket, client=aws.s3, interval=_MESSAGE_INTERVAL_S)
+        super().__init__(interval=_MESSAGE_INTERVAL_S)
         self._aws = aws
-        self._prefix = prefix
+        self._bucket = bucket
+        self._prefix = f"{prefix}/pipes/{uuid.uuid4()}".lstrip("/")
 
     @contextmanager
     def get_params(self) -> Iterator[dict[str, Any]]:
         """The place for one step's messages."""
-        with super().get_params() as params:
-            yield {**params, "key_prefix": f"{self._prefix}/pipes/{params['key_prefix']}".lstrip("/")}
+        yield {"bucket": self._bucket, "key_prefix": self._prefix}
 
     def messages_are_readable(self, params: Any) -> bool:
         """Whether there are any."""
-        return self._read(f"{params['key_prefix']}/1.json") is not None
+        return self._read(1) is not None
 
     def download_messages_chunk(self, index: int, params: Any) -> str | None:
         """A part of them, if it is there."""
-        return self._read(f"{params['key_prefix']}/{index}.json")
+        return self._read(index)
 
-    def _read(self, key: str) -> str | None:
+    def no_messages_debug_text(self) -> str:
+        """For Dagster's warning that nothing came."""
+        return f"The messages would have been in s3://{self._bucket}/{self._prefix}."
+
+    def _read(self, index: int) -> str | None:
         try:
-            body = self._aws.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            key = f"{self._prefix}/{index}.json"
+            body = self._aws.s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         except ClientError as error:
             if "Expired" in error.response["Error"]["Code"]:
                 self._aws.renew()
