@@ -157,6 +157,10 @@ def test_weights_that_cannot_be_fetched_are_told(env: Mapping[str, str], tmp_pat
     assert len(told.lines) < 15
 
 
+# Those that are found once the graph has begun. The others have no need of Spark, which begins with the run
+# and takes as long as all else.
+FOUND_LATER = ("no such folder", "no such weights")
+NO_SPARK = {"FRUITS_SPARK_MASTER": "spark://127.0.0.1:9"}
 CONFIGURATION = "Configuration '{tmp}/run.yaml': "
 # What is set, what is in the configuration file, and how the last paragraph begins and ends.
 MISTAKES = {
@@ -222,7 +226,8 @@ def test_a_mistake_ends_in_one_paragraph_before_anything_is_made(
     if content:
         config.write_text(content)
     arguments = [] if content is None else ["--config", str(config)]
-    told = fruits_run({**env, "FRUITS_LAKE": str(lake), **wrong}, *arguments)
+    spark = {} if mistake in FOUND_LATER else NO_SPARK
+    told = fruits_run({**env, "FRUITS_LAKE": str(lake), **spark, **wrong}, *arguments)
     assert told.status == 1
     assert told.last.startswith(begin.format(tmp=tmp_path))
     assert told.last.endswith(end)

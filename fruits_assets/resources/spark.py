@@ -117,9 +117,6 @@ def _cancel(group: str) -> None:
     from pyspark import SparkContext
 
     context: Any = SparkContext._active_spark_context
-    with suppress(AttributeError):
-        # An interrupted call still has its answer to come, which the next one would take for its own.
-        del context._gateway._gateway_client.thread_connection.connection
     with suppress(Exception):  # the cause is on its way already, and a dead JVM has no tasks
         context.cancelJobGroup(group)
 

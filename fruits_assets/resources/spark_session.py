@@ -121,6 +121,7 @@ def session(
         refuse_missing(master)
         conf = {**_conf(master, driver_memory), **(spark_conf or {})}
         started: SparkSession = SparkSession.builder.config(map=conf).getOrCreate()
+        _wait_no_longer_than_an_interrupt(started)
         if not re.match(r"local(\[|$)", master):
             _await_workers(started, master)
         return started
@@ -158,6 +159,29 @@ def _conf(master: str, driver_memory: str) -> dict[str, Any]:
             [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         ),
     }
+
+
+def _wait_no_longer_than_an_interrupt(started: SparkSession) -> None:
+    """Let a call that is interrupted leave its connection.
+
+    The answer is still to come, and the next call would wait for it: PySpark has one as soon as a job is
+    left, so that it would go on to its end. Py4J itself knows KeyboardInterrupt alone; Dagster raises another.
+    """
+    context: Any = started.sparkContext
+    client = context._gateway._gateway_client
+    send_command = client.send_command
+
+    def send_interruptible_command(*arguments: Any, **more: Any) -> Any:
+        try:
+            return send_command(*arguments, **more)
+        except Exception:
+            raise
+        except BaseException:
+            with suppress(AttributeError):
+                del client.thread_connection.connection
+            raise
+
+    client.send_command = send_interruptible_command
 
 
 def _await_workers(started: SparkSession, master: str) -> None:

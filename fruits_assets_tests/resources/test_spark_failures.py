@@ -50,51 +50,27 @@ def run(code: str, folder: Path) -> str:
     script = folder / "run.py"
     script.write_text(code)
     done = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, "-u", str(script)],
         env={**os.environ, "TMPDIR": str(folder)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
         timeout=200,
     )
-    return done.stdout + done.stderr
-
-
-def test_a_killed_java_process_is_told_as_such(tmp_path: Path) -> None:
-    said = run(
-        """
-        def stage(spark, inputs, output, params):
-            spark.sparkContext.parallelize([0], 1).count()
-            os.kill(spark.sparkContext._gateway.proc.pid, signal.SIGKILL)
-            return nothing(spark, inputs, output, params)
-
-        materialize()
-        """,
-        tmp_path,
-    )
-    assert "The Java process of Spark was killed by signal 9. The usual reason is memory" in said
-    assert "FRUITS_SPARK_MASTER=local[2]" in said
-
-
-def test_a_java_process_that_was_killed_before_the_stage_began_is_told_as_such(tmp_path: Path) -> None:
-    said = run(
-        """
-        stage = nothing
-        session = LocalSpark(driver_memory="512m").session
-        os.kill(session.sparkContext._gateway.proc.pid, signal.SIGKILL)
-        time.sleep(1)
-        materialize()
-        """,
-        tmp_path,
-    )
-    assert "The Java process of Spark was killed by signal 9. The usual reason is memory" in said
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
-def failed_tasks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str, str]]:
-    """The folder for temporary files, and what a run says of a task that fails, by how it does."""
-    folder = tmp_path_factory.mktemp("tasks")
-    said = run(
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For temporary files."""
+    return tmp_path_factory.mktemp("failures")
+
+
+@pytest.fixture(scope="module")
+def said(folder: Path) -> Mapping[str, str]:
+    """By what goes wrong, all in one session: three tasks, two signals, and Java at last."""
+    told = run(
         """
         def killed(_):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -106,59 +82,76 @@ def failed_tasks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mappin
             from fruits_assets.stages.parquet import DamagedFileError
             raise DamagedFileError("'/lake/f.parquet' is damaged (CRC). What was in it is made anew.")
 
-        def stage(spark, inputs, output, params):
-            spark.sparkContext.parallelize([0], 1).foreach(task)
-
         for task in (killed, full, damaged):
-            print("TASK", task.__name__)
+            def stage(spark, inputs, output, params):
+                spark.sparkContext.parallelize([0], 1).foreach(task)
+
+            print("CASE", task.__name__)
             materialize()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            def stage(spark, inputs, output, params):
+                stop = lambda: (time.sleep(1), os.kill(os.getpid(), number))
+                threading.Thread(target=stop).start()
+                spark.sparkContext.parallelize([0], 1).foreach(lambda _: time.sleep(600))
+
+            print("CASE", number.name)
+            materialize()
+            stage = nothing
+            print("AGAIN", materialize())
+
+        def stage(spark, inputs, output, params):
+            spark.sparkContext.parallelize([0], 1).count()
+            os.kill(spark.sparkContext._gateway.proc.pid, signal.SIGKILL)
+            return nothing(spark, inputs, output, params)
+
+        print("CASE Java")
+        materialize()
         """,
         folder,
     )
-    _, *of_tasks = said.split("TASK ")
-    return folder, dict(of_task.split("\n", 1) for of_task in of_tasks)
+    _, *cases = told.split("CASE ")
+    return dict(case.split("\n", 1) for case in cases)
 
 
-def test_a_killed_python_worker_is_told_as_such(failed_tasks: tuple[Path, Mapping[str, str]]) -> None:
-    _, said = failed_tasks
+def test_a_killed_java_process_is_told_as_such(said: Mapping[str, str]) -> None:
+    assert "The Java process of Spark was killed by signal 9. The usual reason is memory" in said["Java"]
+    assert "FRUITS_SPARK_MASTER=local[2]" in said["Java"]
+
+
+def test_a_java_process_that_was_killed_before_the_stage_began_is_told_as_such(tmp_path: Path) -> None:
+    said = run(
+        """
+        stage = nothing
+        session = LocalSpark(driver_memory="512m").session
+        os.kill(session.sparkContext._gateway.proc.pid, signal.SIGKILL)
+        session.sparkContext._gateway.proc.wait()
+        materialize()
+        """,
+        tmp_path,
+    )
+    assert "The Java process of Spark was killed by signal 9. The usual reason is memory" in said
+
+
+def test_a_killed_python_worker_is_told_as_such(said: Mapping[str, str]) -> None:
     assert "A Python worker of Spark was killed. The usual reason is memory" in said["killed"]
 
 
-def test_a_full_disk_is_told_with_its_places(failed_tasks: tuple[Path, Mapping[str, str]]) -> None:
-    folder, said = failed_tasks
+def test_a_full_disk_is_told_with_its_places(folder: Path, said: Mapping[str, str]) -> None:
     assert "The disk is full (No space left on device) at one of /lake/probe and " in said["full"]
     assert str(folder) in said["full"]
     assert "Free space there, or set FRUITS_LAKE and TMPDIR" in said["full"]
 
 
-def test_a_workers_own_message_is_not_lost_among_javas(
-    failed_tasks: tuple[Path, Mapping[str, str]],
-) -> None:
-    _, said = failed_tasks
+def test_a_workers_own_message_is_not_lost_among_javas(said: Mapping[str, str]) -> None:
     (line,) = [line for line in said["damaged"].splitlines() if line.startswith("FAILED")]
     assert "'/lake/f.parquet' is damaged (CRC). What was in it is made anew." in line
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_cancelled_run_is_told_as_cancelled_and_leaves_a_session_that_works(
-    tmp_path: Path, number: signal.Signals
+    name: str, said: Mapping[str, str]
 ) -> None:
-    said = run(
-        f"""
-        stops = []
-        def stage(spark, inputs, output, params):
-            if not stops:
-                stops.append(1)
-                stop = lambda: (time.sleep(2), os.kill(os.getpid(), {number.value}))
-                threading.Thread(target=stop).start()
-                spark.sparkContext.parallelize([0], 1).foreach(lambda _: time.sleep(10))
-            return nothing(spark, inputs, output, params)
-
-        materialize()
-        print("AGAIN", materialize())
-        """,
-        tmp_path,
-    )
-    assert "DagsterExecutionInterruptedError" in said or "KeyboardInterrupt" in said
-    assert "AttributeError" not in said
-    assert "AGAIN True" in said
+    assert "DagsterExecutionInterruptedError" in said[name] or "KeyboardInterrupt" in said[name]
+    assert "AttributeError" not in said[name]
+    assert "AGAIN True" in said[name]
