@@ -19,11 +19,15 @@ from typing import Any
 import psutil
 import pyspark
 
+from fruits_assets.resources.jvm import ARCHIVE
+
 _SPARK_HOME = Path(pyspark.__file__).parent
-# Short-lived processes with little to do: quick to start, few threads.
+# Of a JVM that is quick to start: no optimising compiler, and the classes as they are in memory.
+QUICK_START = ["-XX:TieredStopAtLevel=1", f"-XX:SharedArchiveFile={ARCHIVE}"]
+# Few threads, little to do. The class path is that of a driver, for which the archive was made.
 _JAVA = [
-    *("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", "-Dspark.master.rest.enabled=false"),
-    *("-cp", f"{_SPARK_HOME}/jars/*"),
+    *("java", *QUICK_START, "-XX:+UseSerialGC", "-Xmx256m", "-Dspark.master.rest.enabled=false"),
+    *("-cp", f"{next(_SPARK_HOME.glob('jars/slf4j-api-*.jar'))}:{_SPARK_HOME}/jars/*"),
 ]
 # What Spark's start scripts would set, at the price of another JVM for each daemon.
 _SCALA = next(_SPARK_HOME.glob("jars/spark-core_*.jar")).name.split("_")[1].split("-")[0]

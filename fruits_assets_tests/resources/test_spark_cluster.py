@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ from PIL import Image, ImageOps
 from fruits_assets.definitions import SAMPLE_IMAGES
 from fruits_assets_tests.graph import ANY_CLASSIFIER, Graph, Materialized, write_run_config
 from fruits_assets_tests.resources.standalone_cluster import (
+    QUICK_START,
     StandaloneCluster,
     Worker,
     standalone_cluster,
@@ -57,7 +59,7 @@ def settings_of_spark(folder: Path) -> Mapping[str, str]:
     (folder / "events").mkdir(parents=True)
     properties = {
         "spark.executor.memory": "768m",
-        "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+        "spark.executor.extraJavaOptions": " ".join(map(shlex.quote, QUICK_START)),
         "spark.eventLog.enabled": "true",
         "spark.eventLog.dir": (folder / "events").as_uri(),
         "spark.eventLog.compress": "false",
