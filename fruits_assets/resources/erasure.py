@@ -65,7 +65,8 @@ def erase(lake: Lake, paths: Sequence[str]) -> Erased:
             n_rows = version.table_of(table).n_rows - without.table_of(table).n_rows
             rows[f"{version.asset} {table}".rstrip()] = n_rows
     # What was never published, a run that failed may have left there.
-    n_bytes += sum(remove_unkept(place, Keep(1, timedelta(0), timedelta(0))) for place in lake.places())
+    nothing_else = Keep(1, timedelta(0), timedelta(0))
+    n_bytes += sum(remove_unkept(place, lake.find(place.name), nothing_else) for place in lake.places())
     return Erased({name: n for name, n in rows.items() if n}, n_bytes, had_report)
 
 

@@ -219,8 +219,9 @@ class Lake(dg.ConfigurableResource, LakeReader):
     def tidy(self, version: Version, stable_files: Sequence[str] = ()) -> None:
         """Let the stable files of an asset be those of its current version, and remove what is not kept."""
         place = self.place(version.asset)
-        # Not this one's: another run may have published a later one.
-        show(place, UPath((current_version(place) or version).folder), stable_files)
+        # Another run may have published a later one.
+        current = current_version(place) or version
+        show(place, UPath(current.folder), stable_files)
         with contextlib.suppress(OSError, LakeError):  # what stays is looked at again by the next run
             minutes, days = timedelta(minutes=self.keep_minutes), timedelta(days=self.keep_days)
-            remove_unkept(place, Keep(self.keep_versions, minutes, days), version.run_id)
+            remove_unkept(place, current, Keep(self.keep_versions, minutes, days), version.run_id)

@@ -124,7 +124,8 @@ def current_version(place: UPath) -> Version | None:
     Raises:
         LakeError: the log is damaged, or the folder is of an earlier layout of the lake.
     """
-    if not _has_commits(place):
+    newest = _newest(place)
+    if newest is None:
         if (place / "current.json").exists():
             raise LakeError(
                 f"'{place}' was written by an earlier release of fruits_assets, which kept its versions in "
@@ -132,18 +133,23 @@ def current_version(place: UPath) -> Version | None:
                 "all of it anew."
             )
         return None
-    for number in range(_opened(place).version(), -1, -1):
+    for number in range(newest.version(), -1, -1):
         # What others have committed since, say by compacting the table, has no record and is passed over.
-        if (version := version_at(place, number)) is not None:
+        if (version := version_at(place, number, newest)) is not None:
             return version
     return None
 
 
-def version_at(place: UPath, number: int) -> Version | None:
-    """A version by its number, or None for a commit that is not of ours, or no longer there."""
+def version_at(place: UPath, number: int, opened: Any = None) -> Version | None:
+    """A version by its number, or None for a commit that is not of ours, or no longer there.
+
+    Args:
+        opened: the table at some version, for if it is this one.
+    """
     entry = place / LOG / f"{number:020}.json"
     try:
-        actions = [json.loads(line) for line in entry.read_text(encoding="utf-8").splitlines()]
+        # Not `read_text`, which on an object store is two requests.
+        actions = [json.loads(line) for line in place.fs.cat_file(entry.path).decode().splitlines()]
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -154,7 +160,8 @@ def version_at(place: UPath, number: int) -> Version | None:
     if record is None:
         return None
     known = {name: value for name, value in json.loads(record).items() if name in _RECORDED}
-    return Version(asset=place.name, uri=str(place), table=table_at(place, number), **known)
+    opened = opened if opened is not None and opened.version() == number else _opened(place, number)
+    return Version(asset=place.name, uri=str(place), table=_table(place, opened), **known)
 
 
 def refuse_damaged(version: Version) -> None:
@@ -172,8 +179,12 @@ def refuse_damaged(version: Version) -> None:
 
 def table_at(folder: UPath, number: int) -> StoredTable:
     """The files of a Delta table at some version."""
+    return _table(folder, _opened(folder, number))
+
+
+def _table(folder: UPath, opened: Any) -> StoredTable:
     # Not by way of pyarrow.table, which imports pandas to see whether it was given one of its tables.
-    actions = _opened(folder, number).get_add_actions()
+    actions = opened.get_add_actions()
     columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     files = sorted(StoredFile(*row) for row in zip(*columns, strict=True))
     return StoredTable(str(folder), files)
@@ -181,12 +192,8 @@ def table_at(folder: UPath, number: int) -> StoredTable:
 
 def next_number(folder: UPath) -> int:
     """The number that the next commit to a table will have."""
-    return _opened(folder).version() + 1 if _has_commits(folder) else 0
-
-
-def _has_commits(folder: UPath) -> bool:
-    # A run that is killed before its first commit leaves a log without any.
-    return any((folder / LOG).glob("*.json"))
+    newest = _newest(folder)
+    return 0 if newest is None else int(newest.version()) + 1
 
 
 def commit(folder: UPath, files: Sequence[StoredFile], record: Mapping[str, Any] | None = None) -> int:
@@ -228,7 +235,7 @@ def commit(folder: UPath, files: Sequence[StoredFile], record: Mapping[str, Any]
             )
             return number
         table = DeltaTable(str(folder), version=number - 1, storage_options=storage_options(folder))
-        before = {file.path: file for file in table_at(folder, number - 1).files}
+        before = {file.path: file for file in _table(folder, table).files}
         same_columns = table.schema() == schema
         removed = [
             RemoveAction(path, True, now, file.size_bytes, {})
@@ -327,6 +334,18 @@ def _region_of(bucket: str) -> str:
     import boto3
 
     return str(boto3.client("s3").head_bucket(Bucket=bucket)["BucketRegion"])
+
+
+def _newest(folder: UPath) -> Any:
+    """The table as it is now, or None without a commit: of a run that was killed, there may be a log."""
+    from deltalake.exceptions import TableNotFoundError
+
+    try:
+        return _opened(folder)
+    except LakeError as error:
+        if isinstance(error.__cause__, TableNotFoundError) and not any((folder / LOG).glob("*.json")):
+            return None
+        raise
 
 
 def _opened(folder: UPath, number: int | None = None) -> Any:

@@ -19,7 +19,7 @@ from upath import UPath
 
 from fruits_assets.resources.files import LakeError, is_local
 from fruits_assets.resources.locks import held, is_held
-from fruits_assets.resources.published import LOG, Version, current_version, version_at
+from fruits_assets.resources.published import LOG, Version, version_at
 from fruits_assets.stages.stored import ROWS, Output
 
 if TYPE_CHECKING:
@@ -76,13 +76,14 @@ class Keep:
     at_most: timedelta
 
 
-def remove_unkept(place: UPath, keep: Keep, run_id: str = "") -> int:
+def remove_unkept(place: UPath, current: Version | None, keep: Keep, run_id: str = "") -> int:
     """Remove from an asset's folder what no kept version has and no run that is under way; returns the bytes.
 
     Args:
+        current: its current version, if anything is published.
         run_id: the run that asks; what it is still writing elsewhere is not in its way.
     """
-    kept = _kept(place, keep)
+    kept = _kept(place, current, keep) if current else []
     others = {marker.name for marker in (place.parent / RUNNING).glob("*")} - {run_id}
     names = {version.name for version in kept}
     n_bytes = 0
@@ -111,11 +112,8 @@ def _paths(version: Version, table: str) -> list[str]:
     return []
 
 
-def _kept(place: UPath, keep: Keep) -> list[Version]:
+def _kept(place: UPath, current: Version, keep: Keep) -> list[Version]:
     """The newest first."""
-    current = current_version(place)
-    if current is None:
-        return []
     kept, superseded = [current], current.published_at
     for number in range(current.number - 1, -1, -1):
         age = datetime.now(UTC) - datetime.fromisoformat(superseded)

@@ -165,7 +165,7 @@ def _wait_no_longer_than_an_interrupt(started: SparkSession) -> None:
     """Let a call that is interrupted leave its connection.
 
     The answer is still to come, and the next call would wait for it: PySpark has one as soon as a job is
-    left, so that it would go on to its end. Py4J itself knows KeyboardInterrupt alone; Dagster raises another.
+    left, which would go on to its end. Py4J itself knows KeyboardInterrupt alone; Dagster raises another.
     """
     context: Any = started.sparkContext
     client = context._gateway._gateway_client
