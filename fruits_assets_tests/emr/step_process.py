@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
-import re
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 import psutil
 
-from fruits_assets_tests.emr.cluster_environment import ClusterEnvironment, ClusterEnvironmentError
+from fruits_assets_tests.emr.cluster_environment import ClusterEnvironment
 
 _PROJECT = Path(__file__).parents[2]
 NODE_PYTHON = "/opt/fruits/venv/bin/python"
 _GRACE_S = 5.0
-_IS_JAVA_17 = re.compile(r'^JAVA_VERSION="17\b', re.MULTILINE)
-
 _VIEW_FILE_SYSTEM = "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme"
 _NAME_OF_SPARK = """\
 class SparkSession:
@@ -62,11 +55,7 @@ class Node:
         self.hidden: set[str] = set()
         self.has_python = True
         self.has_spark = True
-        (folder / "conf").mkdir(parents=True)
-        (folder / "tmp").mkdir()
-        (folder / "conf" / "spark-defaults.conf").write_text(
-            _spark_defaults(folder / "tmp"), encoding="utf-8"
-        )
+        (folder / "tmp").mkdir(parents=True)
 
     def command(self, args: Sequence[str]) -> list[str]:
         """What command-runner would start, on this machine's Spark and Python.
@@ -82,11 +71,12 @@ class Node:
             script = next(number for number, arg in enumerate(rest) if arg.endswith(".py"))
             return [python, str(self._local(rest[script])), *rest[script + 1 :]]
         spark_submit = str(self._environment.spark_submit)
-        return [spark_submit, "--master", "local[2]", "--driver-memory", "1g", *_without_master(rest)]
+        defaults = ["--properties-file", str(self._defaults), "--master", "local[2]", "--driver-memory", "1g"]
+        return [spark_submit, *defaults, *_without_master(rest)]
 
     def start(self, args: Sequence[str], step_id: str) -> StepProcess:
         """Start a step's command in an empty folder of its own."""
-        self._write_core_site()
+        self._write_defaults()
         variables = self._variables_of_step()
         if not self.has_spark:
             zips = [str(self._local(arg)) for arg in args if arg.endswith(".zip")]
@@ -107,13 +97,7 @@ class Node:
 
     def _variables_of_step(self) -> dict[str, str]:
         variables = {
-            "PATH": os.defpath,
-            "LC_ALL": "C.UTF-8",
-            "JAVA_HOME": str(java_home()),
-            "SPARK_HOME": str(self._environment.spark_home),
-            "SPARK_CONF_DIR": str(self._folder / "conf"),
-            "HADOOP_CONF_DIR": str(self._folder / "conf"),
-            "SPARK_LOCAL_IP": "127.0.0.1",
+            **self._environment.variables,
             "TMPDIR": str(self._folder / "tmp"),
             **self._variables,
         }
@@ -127,18 +111,30 @@ class Node:
         (folder / "sitecustomize.py").write_text(_HIDE.format(hidden=sorted(self.hidden)), encoding="utf-8")
         return folder
 
-    def _write_core_site(self) -> None:
-        """Mount every bucket's folder as s3://: here, so that spark-submit itself can fetch the script."""
-        properties = {"fs.s3.impl": _VIEW_FILE_SYSTEM}
+    @property
+    def _defaults(self) -> Path:
+        return self._folder / "spark-defaults.conf"
+
+    def _write_defaults(self) -> None:
+        """With every bucket's folder mounted as s3://, so that spark-submit itself can fetch the script."""
+        temporary = self._folder / "tmp"
+        properties = {
+            "spark.driver.extraJavaOptions": (
+                f"{self._environment.java_options()} -Djava.io.tmpdir={temporary}"
+            ),
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.local.dir": str(temporary),
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+            "spark.hadoop.fs.s3.impl": _VIEW_FILE_SYSTEM,
+        }
         for bucket in sorted(self._buckets.iterdir()):
-            properties[f"fs.viewfs.mounttable.{bucket.name}.linkFallback"] = bucket.as_uri()
-        lines = [
-            f"<property><name>{escape(name)}</name><value>{escape(value)}</value></property>"
-            for name, value in properties.items()
-        ]
-        unfinished = self._folder / "conf" / "core-site.xml.new"
-        unfinished.write_text("\n".join(["<configuration>", *lines, "</configuration>"]), encoding="utf-8")
-        os.replace(unfinished, self._folder / "conf" / "core-site.xml")
+            properties[f"spark.hadoop.fs.viewfs.mounttable.{bucket.name}.linkFallback"] = bucket.as_uri()
+        unfinished = self._defaults.with_suffix(".new")
+        lines = "".join(f"{name} {value}\n" for name, value in properties.items())
+        unfinished.write_text(lines, encoding="utf-8")
+        os.replace(unfinished, self._defaults)
 
 
 class StepProcess:
@@ -196,27 +192,6 @@ class StepProcess:
                 continue
 
 
-@functools.cache
-def java_home() -> Path:
-    """The folder of a Java 17: on JAVA_HOME or PATH, or installed beside one that is.
-
-    Raises:
-        ClusterEnvironmentError: there is none.
-    """
-    homes = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
-    if java := shutil.which("java"):
-        homes.append(Path(java).resolve().parents[1])
-    beside = [sibling for home in homes for sibling in sorted(home.parent.iterdir())]
-    for home in (*homes, *beside):
-        with contextlib.suppress(OSError):
-            if _IS_JAVA_17.search((home / "release").read_text(encoding="utf-8")):
-                return home
-    raise ClusterEnvironmentError(
-        f"A cluster has Java 17; here is {', '.join(map(str, homes)) or 'none'}. "
-        "Install it, or set JAVA_HOME."
-    )
-
-
 def _without_master(args: Sequence[str]) -> list[str]:
     kept: list[str] = []
     rest = iter(args)
@@ -226,16 +201,3 @@ def _without_master(args: Sequence[str]) -> list[str]:
         elif not arg.startswith("--master="):
             kept.append(arg)
     return kept
-
-
-def _spark_defaults(temporary: Path) -> str:
-    defaults = {
-        # A step is over before the JVM's optimising compiler has paid for itself.
-        "spark.driver.extraJavaOptions": f"-XX:TieredStopAtLevel=1 -Djava.io.tmpdir={temporary}",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.local.dir": str(temporary),
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-    }
-    return "".join(f"{name} {value}\n" for name, value in defaults.items())

@@ -119,6 +119,8 @@ def test_a_half_made_environment_is_made_again_and_a_whole_one_kept(
         commands.append(command[0])
         if len(commands) == 2:
             raise cluster_environment.ClusterEnvironmentError("no network")
+        if command[0] == "bash":
+            (Path(environment["FRUITS_VENV"]) / "lib/python3.11/site-packages/pyspark").mkdir(parents=True)
 
     monkeypatch.setenv("FRUITS_EMR_TEST_VENV", str(tmp_path))
     monkeypatch.setattr(cluster_environment, "_run", run)
@@ -126,7 +128,7 @@ def test_a_half_made_environment_is_made_again_and_a_whole_one_kept(
         cluster_environment.cluster_environment()
     made = cluster_environment.cluster_environment()
     assert cluster_environment.cluster_environment() == made
-    assert commands == ["bash", str(made.python)] * 2
+    assert commands == ["bash", str(made.python)] * 2 + [str(made.spark_submit)]
 
 
 def test_a_step_reads_and_writes_s3_in_the_clusters_own_spark(fake_emr: FakeEmr, bucket: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from pyspark.sql import functions as F
 
 from fruits_assets.stages.ml_models import save_logistic_regression, save_pca, save_standard_scaler, saved
 from fruits_assets_tests.emr.cluster_environment import ClusterEnvironment
-from fruits_assets_tests.emr.step_process import java_home
 
 N_FEATURES, N_LABELS = 5, 3
 _RANDOM = np.random.default_rng(1)
@@ -77,15 +75,11 @@ def test_spark_ml_loads_what_was_saved(spark: SparkSession, models: Path) -> Non
 
 @pytest.mark.slow
 def test_the_clusters_spark_ml_loads_it_too(cluster_environment: ClusterEnvironment, models: Path) -> None:
+    options = f"--conf 'spark.driver.extraJavaOptions={cluster_environment.java_options()}'"
     told = subprocess.run(
         [cluster_environment.python, "-c", _TELL, models],
         cwd=models,
-        env={
-            "PATH": os.defpath,
-            "JAVA_HOME": str(java_home()),
-            "SPARK_HOME": str(cluster_environment.spark_home),
-            "SPARK_LOCAL_IP": "127.0.0.1",
-        },
+        env={**cluster_environment.variables, "PYSPARK_SUBMIT_ARGS": f"{options} pyspark-shell"},
         capture_output=True,
         text=True,
         check=False,
