@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -30,6 +32,7 @@ ODD_NAMES = [
     "🍎.jpg",
     "'single';$.jpg",
 ]
+PROJECT = Path(__file__).parents[1]
 _PER_LABEL = 4
 # Of the whole graph's source: of the seven labels of the samples, and the odd ones.
 N_IMAGES = 7 * _PER_LABEL + len(ODD_NAMES)
@@ -101,6 +104,20 @@ def write_run_config(file: Path, of_assets: Mapping[str, Mapping[str, Any]]) -> 
     """The same as a file, for a command."""
     file.write_text(yaml.dump(run_config(of_assets)))
     return file
+
+
+def dagster_home(folder: Path) -> Path:
+    """DAGSTER_HOME with the settings of `make run`, in a new folder; Dagster has made its databases there."""
+    return Path(shutil.copytree(_first_home().name, folder))
+
+
+@functools.cache
+def _first_home() -> tempfile.TemporaryDirectory[str]:
+    # To make them takes Dagster a second, from the second time on a twentieth of that.
+    home = tempfile.TemporaryDirectory()
+    shutil.copy(PROJECT / ".dagster_home" / "dagster.yaml", home.name)
+    with dg.DagsterInstance.from_config(home.name):
+        return home
 
 
 def sample_source(folder: Path, images_per_label: int = _PER_LABEL) -> Path:

@@ -15,24 +15,27 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fruits_assets_tests.graph import ANY_CLASSIFIER, Materialized, write_run_config
+from fruits_assets_tests.graph import (
+    ANY_CLASSIFIER,
+    PROJECT,
+    Materialized,
+    dagster_home,
+    write_run_config,
+)
 from fruits_assets_tests.stages.sources import write_noise
 
 pytestmark = pytest.mark.slow
 
-PROJECT = Path(__file__).parents[1]
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
 TARGET = ("-m", "fruits_assets.definitions")
 
 
 def environment(source: Path, lake: Path, home: Path) -> Mapping[str, str]:
-    home.mkdir(exist_ok=True)
-    shutil.copy(PROJECT / ".dagster_home" / "dagster.yaml", home)
     settings = {"IMAGES": str(source), "LAKE": str(lake), "SPARK": "local", "WEIGHTS": "untrained"}
     return {
         **os.environ,
         **{f"FRUITS_{name}": value for name, value in settings.items()},
-        "DAGSTER_HOME": str(home),
+        "DAGSTER_HOME": str(dagster_home(home)),
         "DAGSTER_DISABLE_TELEMETRY": "yes",
     }
 

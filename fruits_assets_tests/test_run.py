@@ -23,8 +23,8 @@ import pytest
 from fruits_assets.jobs import fruits_pipeline
 from fruits_assets.terminal import LiveLines
 from fruits_assets_tests.conftest import write_image
-from fruits_assets_tests.graph import ANY_CLASSIFIER, N_IMAGES, sample_source, write_run_config
-from fruits_assets_tests.test_command_line import PROJECT, environment
+from fruits_assets_tests.graph import ANY_CLASSIFIER, N_IMAGES, PROJECT, sample_source, write_run_config
+from fruits_assets_tests.test_command_line import environment
 
 pytestmark = pytest.mark.slow
 

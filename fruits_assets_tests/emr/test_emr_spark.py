@@ -27,11 +27,10 @@ from fruits_assets.resources.lake import Lake
 from fruits_assets_tests.bootstrap.test_stack import STACK, read
 from fruits_assets_tests.emr.fake_emr import FakeEmr
 from fruits_assets_tests.emr.light_run import failure
-from fruits_assets_tests.graph import ANY_CLASSIFIER, Graph, write_run_config
+from fruits_assets_tests.graph import ANY_CLASSIFIER, PROJECT, Graph, dagster_home, write_run_config
 
 pytestmark = pytest.mark.slow
 
-PROJECT = Path(__file__).parents[2]
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
 
 
@@ -86,9 +85,6 @@ def project(fake_emr: FakeEmr, bucket: str, tmp_path: Path) -> Project:
             client.upload_file(str(file), bucket, f"images/{label}/{file.name}")
     for name in ("bootstrap-emr.sh", "requirements-emr.txt"):
         client.upload_file(str(PROJECT / "bootstrap" / name), bucket, f"bootstrap/{name}")
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(PROJECT / ".dagster_home" / "dagster.yaml", home)
     emr_settings = {
         "STAGING_URI": f"s3://{bucket}/staging",
         "LOG_URI": f"s3://{bucket}/logs/",
@@ -109,7 +105,7 @@ def project(fake_emr: FakeEmr, bucket: str, tmp_path: Path) -> Project:
             "FRUITS_LAKE": f"s3://{bucket}/lake",
             "FRUITS_WEIGHTS": "untrained",
             **{f"FRUITS_EMR_{name}": value for name, value in emr_settings.items()},
-            "DAGSTER_HOME": str(home),
+            "DAGSTER_HOME": str(dagster_home(tmp_path / "home")),
             "DAGSTER_DISABLE_TELEMETRY": "yes",
         },
     )
@@ -226,9 +222,7 @@ def test_a_package_that_the_cluster_lacks_is_named(fake_emr: FakeEmr, project: P
 def test_two_runs_that_start_at_once_share_one_cluster(fake_emr: FakeEmr, project: Project) -> None:
     arguments = ("asset", "materialize", "-m", "fruits_assets.definitions", "--select", "raw_images")
     # Two machines, each with a history of its own.
-    homes = [Path(project.settings["DAGSTER_HOME"]).with_name(f"home {i}") for i in range(2)]
-    for home in homes:
-        shutil.copytree(project.settings["DAGSTER_HOME"], home)
+    homes = [dagster_home(Path(project.settings["DAGSTER_HOME"]).with_name(f"home {i}")) for i in range(2)]
     runs = [project.command(*arguments, DAGSTER_HOME=str(home)) for home in homes]
     for run in runs:
         output, _ = run.communicate(timeout=300)

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from fruits_assets.definitions import SAMPLE_IMAGES
-from fruits_assets_tests.graph import ANY_CLASSIFIER, Graph, Materialized, write_run_config
+from fruits_assets_tests.graph import ANY_CLASSIFIER, PROJECT, Graph, Materialized, write_run_config
 from fruits_assets_tests.resources.standalone_cluster import (
     QUICK_START,
     StandaloneCluster,
@@ -29,7 +29,7 @@ from fruits_assets_tests.resources.standalone_cluster import (
     standalone_cluster,
     wait_until,
 )
-from fruits_assets_tests.test_command_line import DAGSTER, PROJECT, TARGET, environment
+from fruits_assets_tests.test_command_line import DAGSTER, TARGET, environment
 
 pytestmark = pytest.mark.slow
 
