@@ -87,7 +87,7 @@ class Node:
             "PIP_CONFIG_FILE": os.devnull,
             "PIP_RETRIES": "0",
         }
-        for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
+        for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PYTHONPATH"):
             environment.pop(name, None)
         if self.offline:
             environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.folder / "index")}
