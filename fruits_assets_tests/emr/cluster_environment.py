@@ -77,7 +77,7 @@ class ClusterEnvironment:
 
     def java_options(self, archiving: str = "SharedArchiveFile") -> str:
         """Of a JVM that is over before the optimising compiler, or to load classes, has paid for itself."""
-        return f"-XX:TieredStopAtLevel=1 -XX:{archiving}={self.venv}/spark.jsa"
+        return f'-XX:TieredStopAtLevel=1 "-XX:{archiving}={self.venv}/spark.jsa"'
 
 
 def cluster_environment() -> ClusterEnvironment:
