@@ -120,6 +120,7 @@ def test_every_photo_has_a_row_and_its_share(ran: Ran, rows: pa.Table) -> None:
     )
 
 
+@pytest.mark.slow
 def test_anyone_can_load_the_model_and_gets_the_rows_of_the_table(
     spark: SparkSession, ran: Ran, rows: pa.Table, inputs: dict[str, Stored]
 ) -> None:

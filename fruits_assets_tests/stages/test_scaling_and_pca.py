@@ -133,6 +133,7 @@ def test_scaling_is_spark_mls(spark: SparkSession, stored: dict[str, Stored]) ->
     np.testing.assert_allclose(scaled_values(spark, stored), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_anyone_can_load_the_scaler_and_gets_the_same_table(
     spark: SparkSession, stored: dict[str, Stored]
 ) -> None:
@@ -190,6 +191,7 @@ def test_components_and_variances_are_spark_mls(spark: SparkSession, stored: dic
     np.testing.assert_allclose(ours, theirs * signs, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_saved_model_gives_the_scores_in_the_csv_file(
     spark: SparkSession, stored: dict[str, Stored]
 ) -> None:
