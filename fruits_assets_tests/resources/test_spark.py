@@ -87,8 +87,9 @@ def test_workers_use_the_drivers_python_and_import_nothing_heavy(spark: SparkSes
     def modules_of_a_worker(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import fruits_assets.stages.mobilenet_features  # noqa: F401  # what every worker imports
 
-        for _ in batches:
-            heavy = sorted({"tensorflow", "keras", "dagster", "matplotlib"} & sys.modules.keys())
+        for batch in batches:
+            pa.array(batch[0].to_pylist())
+            heavy = sorted({"tensorflow", "keras", "dagster", "matplotlib", "pandas"} & sys.modules.keys())
             yield pa.RecordBatch.from_pydict({"python": [sys.executable], "heavy": [",".join(heavy)]})
 
     rows = spark.range(1).mapInArrow(modules_of_a_worker, "python string, heavy string").collect()
