@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from fruits_assets.mobilenet.conversion_cache import converted
+from fruits_assets.mobilenet.conversion_cache import cache_folder, converted
 from fruits_assets.mobilenet.convert import ConversionReport
 from fruits_assets.mobilenet.weights import FLOAT32, identity
 from fruits_assets.resources.spark import LocalSpark
@@ -155,9 +156,18 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def network(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConversionReport]:
     """The untrained network, converted once for the whole run."""
-    folder = tmp_path_factory.mktemp("network")
+    folder, steps = tmp_path_factory.mktemp("network"), conversion_steps(shared_folder)
     with one_at_a_time(shared_folder / "converting"):
-        return folder, converted(identity("untrained", FLOAT32), folder, print)
+        if not steps.exists():  # a graph may have been before
+            shutil.rmtree(cache_folder(), ignore_errors=True)
+        with steps.open("a") as told:
+            identity_of_weights = identity("untrained", FLOAT32)
+            return folder, converted(identity_of_weights, folder, lambda step: print(step, file=told))
+
+
+def conversion_steps(shared_folder: Path) -> Path:
+    """What the conversion of the untrained network has told, a line each."""
+    return shared_folder / "conversion.steps"
 
 
 @pytest.fixture(scope="session")
@@ -182,7 +192,9 @@ def _cluster_environment() -> ClusterEnvironment:
 
 
 @pytest.fixture(scope="session")
-def materialized(spark: SparkSession, shared_folder: Path) -> Materialized:
+def materialized(
+    spark: SparkSession, network: tuple[Path, ConversionReport], shared_folder: Path
+) -> Materialized:
     """The whole graph over a few images, one of them broken, materialized once for the whole run."""
     with one_at_a_time(shared_folder / "materializing"):
         return materialized_once(shared_folder / "graph")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from collections.abc import Callable
@@ -64,18 +65,27 @@ def _convert(source: str, folder: Path, precision: str = FLOAT32) -> None:
 
 def main(folder: Path) -> None:
     """Fill the folder: features, files of weights, and a folder for each conversion."""
+    with (
+        patch.object(weights, "load", functools.cache(weights.load)),
+        patch.object(convert, "to_flatbuffer", _once(convert.to_flatbuffer)),
+    ):
+        _work(folder)
+
+
+def _work(folder: Path) -> None:
+    # First, as in a process of its own: names in a network count what was made before.
+    _convert(UNTRAINED, folder / "of untrained")
     model = weights.load(UNTRAINED).model
     inputs = np.stack([model_input(decode(file.read_bytes())) for file in sample_files()])
     features = model.predict(inputs.astype(np.float32) / 127.5 - 1, verbose=0)
     np.save(folder / KERAS_FEATURES, features)
     _save_weights(model, folder)
-    with patch.object(convert, "to_flatbuffer", _once(convert.to_flatbuffer)):
-        for name in (*WEIGHTS_FILES, _SMALL):
-            _convert(str(folder / name), folder / f"of {name}")
-        _convert(DEMO, folder / "of demo")
-        _convert(DEMO, folder / "of demo as int8", INT8)
-        with patch.object(convert, "MAX_DIFFERENCE", 1e-12):  # below what rounding gives
-            _convert(UNTRAINED, folder / "of strict")
+    for name in (*WEIGHTS_FILES, _SMALL):
+        _convert(str(folder / name), folder / f"of {name}")
+    _convert(DEMO, folder / "of demo")
+    _convert(DEMO, folder / "of demo as int8", INT8)
+    with patch.object(convert, "MAX_DIFFERENCE", 1e-12):  # below what rounding gives
+        _convert(UNTRAINED, folder / "of strict")
 
 
 if __name__ == "__main__":

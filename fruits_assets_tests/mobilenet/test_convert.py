@@ -12,6 +12,7 @@ import pytest
 
 from fruits_assets.mobilenet import convert, weights
 from fruits_assets.mobilenet.extractor import FLATBUFFER
+from fruits_assets_tests.conftest import conversion_steps
 from fruits_assets_tests.mobilenet.conftest import WEIGHTS_FILES, KerasWork, features_of, sample_files
 
 pytestmark = pytest.mark.slow
@@ -37,11 +38,10 @@ def test_untrained_features_tell_images_apart(flatbuffer_folder: Path) -> None:
 
 
 def test_a_process_of_its_own_gives_the_same_weights_the_same_fingerprint_and_tells_its_steps(
-    network_report: convert.ConversionReport, tmp_path: Path
+    network_report: convert.ConversionReport, shared_folder: Path, keras: KerasWork
 ) -> None:
-    steps: list[str] = []
-    again = convert.convert_in_own_process("untrained", tmp_path, steps.append)
-    assert again.fingerprint == network_report.fingerprint
+    assert network_report.fingerprint == keras.report("untrained").fingerprint
+    steps = conversion_steps(shared_folder).read_text().splitlines()
     assert "converting to a LiteRT flatbuffer of float32" in steps
 
 
