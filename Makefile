@@ -33,16 +33,16 @@ predict: $(VENV)/run ## what fruit is on PHOTO=<photo or folder>
 app: $(VENV)/run ## the same as a page for phones on http://127.0.0.1:8000
 	@$(BIN)/fruits app
 
-# Three processes for two cores, as many tests wait; slow files come first (conftest.py).
-SIDE_BY_SIDE := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+# More processes than two cores, as many tests wait; in which order, conftest.py says.
+SIDE_BY_SIDE := --dist=loadfile --no-loadscope-reorder --numprocesses
 
 test test-fast: export OPENBLAS_NUM_THREADS := 1
 
 test: $(VENV)/dev java ## all tests
-	$(BIN)/pytest $(SIDE_BY_SIDE) --durations=15
+	$(BIN)/pytest $(SIDE_BY_SIDE)=4 --durations=15
 
 test-fast: $(VENV)/dev java ## those without a whole graph, cluster, S3, browser, Spark ML: for the loop of editing
-	$(BIN)/pytest $(SIDE_BY_SIDE) -m 'not slow'
+	$(BIN)/pytest $(SIDE_BY_SIDE)=3 -m 'not slow'
 
 test-emr: $(VENV)/dev java ## only those of Amazon EMR
 	$(BIN)/pytest $(EMR_TESTS)

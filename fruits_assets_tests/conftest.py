@@ -36,7 +36,9 @@ pytest_plugins = ["fruits_assets_tests.progress_lines"]
 
 # It looks through its folders at each request.
 moto.backends.list_of_moto_modules = functools.partial(frozenset, moto.backends.list_of_moto_modules())
-_MADE_ONCE = {"materialized", "cluster_environment", "keras"}
+_MADE_ONCE = {"materialized", "keras"}
+# For clusters, minutes long, with little to compute.
+_WAIT_LONGEST = ("emr/test_emr_spark.py", "emr/test_runs.py")
 _GARBAGE_AFTER = 20_000  # objects, not 700
 _MAKING = pytest.StashKey[subprocess.Popen[bytes]]()
 
@@ -63,9 +65,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs a whole graph is slow, wherever it stands; and files come in the order in which none waits.
 
-    Where several processes divide them, one file begins with each thing that is made once and that all others
-    would wait for; then come the others that need it, the longest of all, then all slow ones. Those of one
-    folder, which wait for the same, are apart. The short ones at the end keep all processes busy to the last.
+    Where several processes divide them, those that wait longest come first, while others compute; one file
+    begins with each thing that is made once and that all others would wait for; then come the others that
+    need it, then all slow ones. Those of one folder, which wait for the same, are apart. The short ones at
+    the end keep all processes busy to the last.
     """
     begins: dict[str, Path] = {}
     needs_what_is_made_once = set()
@@ -79,6 +82,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(
         key=lambda item: (
+            not item.path.as_posix().endswith(_WAIT_LONGEST),
             item.path not in begins.values(),
             item.path not in slow,
             item.path not in needs_what_is_made_once,

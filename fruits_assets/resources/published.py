@@ -331,9 +331,7 @@ def _session() -> Any:
 
 @functools.cache
 def _region_of(bucket: str) -> str:
-    import boto3
-
-    return str(boto3.client("s3").head_bucket(Bucket=bucket)["BucketRegion"])
+    return str(_session().client("s3").head_bucket(Bucket=bucket)["BucketRegion"])
 
 
 def _newest(folder: UPath) -> Any:

@@ -169,11 +169,10 @@ def _wait_no_longer_than_an_interrupt(started: SparkSession) -> None:
     """
     context: Any = started.sparkContext
     client = context._gateway._gateway_client
-    send_command = client.send_command
 
     def send_interruptible_command(*arguments: Any, **more: Any) -> Any:
         try:
-            return send_command(*arguments, **more)
+            return type(client).send_command(client, *arguments, **more)
         except Exception:
             raise
         except BaseException:

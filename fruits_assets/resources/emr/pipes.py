@@ -19,12 +19,17 @@ from fruits_assets.resources.emr.aws import Aws
 _MESSAGE_INTERVAL_S = 2.0
 
 
+def _place_below(prefix: str) -> str:
+    """A new one, of a step's own."""
+    return f"{prefix}/pipes/{uuid.uuid4()}".lstrip("/")
+
+
 class StagingContextInjector(PipesContextInjector):
     """Writes what a step is to do, for as long as it does it."""
 
     def __init__(self, aws: Aws, bucket: str, prefix: str) -> None:
         self._aws = aws
-        self._place = {"Bucket": bucket, "Key": f"{prefix}/pipes/{uuid.uuid4()}/context.json".lstrip("/")}
+        self._place = {"Bucket": bucket, "Key": f"{_place_below(prefix)}/context.json"}
 
     @contextmanager
     def inject_context(self, context_data: Any) -> Iterator[dict[str, Any]]:
@@ -56,7 +61,7 @@ class StagingMessageReader(PipesBlobStoreMessageReader):
         super().__init__(interval=_MESSAGE_INTERVAL_S)
         self._aws = aws
         self._bucket = bucket
-        self._prefix = f"{prefix}/pipes/{uuid.uuid4()}".lstrip("/")
+        self._prefix = _place_below(prefix)
 
     @contextmanager
     def get_params(self) -> Iterator[dict[str, Any]]:
